@@ -42,7 +42,14 @@ def groups() -> dict[str, Group]:
         "models": Group(
             "Models",
             "Load a trained model, embed images and predict classes.",
-            ("angulus.Embedder", "angulus.models.onnx_model.load", "angulus.load", "angulus.Model", "angulus.models.hub.HubModel", "angulus.InputError"),
+            (
+                "angulus.Embedder",
+                "angulus.models.onnx_model.load",
+                "angulus.load",
+                "angulus.Model",
+                "angulus.models.hub.HubModel",
+                "angulus.InputError",
+            ),
         ),
         "backbones": Group(
             "Backbones",

@@ -40,6 +40,8 @@ def people(folder: Path) -> None:
     """Embeddings of 12 people with four images each, `Pnn/Pnn_0001`, and lists of their pairs in two folds."""
     for name, noise in (("model", 0.6), ("softmax", 1.0)):
         embeddings_of(noise).write(folder / f"{name}.npz")
+    named = [f"{image(p, i)},{'woman' if p % 2 else 'man'}" for p in range(PEOPLE) for i in range(1, IMAGES + 1)]
+    (folder / "groups.csv").write_text("\n".join(["id,group", *named]))
     plain, lfw = ["2\t18"], ["2\t18"]
     for fold in range(2):
         here = range(6 * fold, 6 * fold + 6)
@@ -242,6 +244,35 @@ def trillion_pairs(folder: Path) -> list[object]:
     )
     options = ["--far", 1e-2, "--search-far", 0.1, "--draws", 20]
     return ["trillion-pairs", folder / "probes.npz", folder / "gallery.npz", *options]
+
+
+def froc(folder: Path) -> list[object]:
+    """Photographs of skin in pixels: three of four lesions are found, one is to be ignored, `d` shows none."""
+    files = {
+        "finds.csv": "image,x,y,confidence\na,105,98,0.95\na,300,40,0.5\nb,61,59,0.9\nb,200,200,0.7\nc,12,14,0.35\n"
+        "c,88,91,0.3\nd,50,50,0.4\n",
+        "lesions.csv": "image,x,y,diameter_px,ignore\na,100,100,30,0\nb,60,60,24,0\nb,205,195,40,1\nc,10,10,16,0\n"
+        "c,150,20,20,0\n",
+        "images.csv": "image,patient\na,p1\nb,p2\nc,p2\nd,p3\n",
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    lists = ["--lesions", folder / "lesions.csv", "--cases", folder / "images.csv"]
+    return ["froc", folder / "finds.csv", *lists, "--rate", 0.5, "--rate", 1, "--draws", 20]
+
+
+def retrieval(folder: Path) -> list[object]:
+    embeddings_of(0.6).write(folder / "queries.npz")
+    return ["retrieval", folder / "queries.npz", "--k", 1, "--draws", 20]
+
+
+def reid(folder: Path) -> list[object]:
+    found = embeddings_of(0.6)
+    cameras = np.array(["c1", "c2"])[np.arange(len(found)) % 2]
+    for name, rows in (("query", slice(0, None, 3)), ("bounding_box_test", slice(1, None, 3))):
+        part = found.vectors[rows], found.ids[rows]
+        Embeddings(*part, labels=found.labels[rows], cameras=cameras[rows]).write(folder / f"{name}.npz")  # type: ignore[index]
+    return ["reid", folder / "query.npz", folder / "bounding_box_test.npz", "--single-shot", 2, "--draws", 20]
 
 
 def luna16(folder: Path) -> list[object]:

@@ -32,9 +32,11 @@ from angulus.evaluation.protocols import (
     open_set,
     pairs,
     quality,
+    retrieval,
     template_identification,
     template_verification,
     templates,
+    trillion_pairs,
     videos,
 )
 from angulus.evaluation.protocols.result import Result
@@ -75,6 +77,16 @@ def test_a_benchmark_that_cannot_be_measured_is_refused_before_training(change: 
     content["evaluation"] = {"benchmarks": [changed]}
     with pytest.raises(InputError, match=sentence):
         recipe.validate(content)
+
+
+def test_a_gallery_of_its_own_is_optional() -> None:
+    for others in ("", "others: gallery, "):
+        tiny.validated(
+            f"evaluation.benchmarks=[{{name: R, protocol: retrieval, images: queries, {others}options: {{ks: [1]}}, "
+            "columns: {Recall@1 %: Recall@1}}]"
+        )
+    with pytest.raises(InputError, match="the protocol megaface needs others"):
+        tiny.validated("evaluation.benchmarks=[{name: M, protocol: megaface, images: a, columns: {r: rank-1}}]")
 
 
 def test_names_and_columns_are_there_once() -> None:
@@ -286,7 +298,7 @@ def test_options_of_another_type_are_refused_before_training(option: str, senten
 def test_protocols_are_listed_and_each_has_a_runner() -> None:
     assert angulus.list_protocols() == list(PROTOCOLS)
     assert COMMANDS.keys() | RECIPES.keys() == set(PROTOCOLS)
-    assert COMMANDS.keys() - RECIPES.keys() == {"ijb-identify", "luna16", "quality"}
+    assert COMMANDS.keys() - RECIPES.keys() == {"froc", "ijb-identify", "luna16", "quality"}
     for name, protocol in PROTOCOLS.items():
         assert callable(getattr(runners, protocol.runner or name.replace("-", "_")))
 
@@ -310,7 +322,9 @@ def test_the_registry_imports_nothing_heavy() -> None:
         ("ijb-verify", templates.Pooling),
         ("ijb-identify", template_identification.identify),
         ("megaface", distractors.megaface),
-        ("trillion-pairs", distractors.trillion_pairs),
+        ("trillion-pairs", trillion_pairs.evaluate),
+        ("froc", detection.evaluate),
+        *((name, function) for name in ("retrieval", "reid") for function in (retrieval.evaluate, retrieval.Figures)),
         ("luna16", detection.luna16),
         ("luna16-candidates", detection.candidates),
         ("classification", classification.evaluate),

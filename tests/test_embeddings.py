@@ -427,7 +427,9 @@ def test_a_safetensors_header_that_lies_is_refused(tmp_path: Path) -> None:
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"must be in a file that ends in .npz, .safetensors, .parquet; got .*x.npy"):
+    with pytest.raises(
+        InputError, match=r"must be in a file that ends in .npz, .safetensors, .parquet, .bin; got .*x.npy"
+    ):
         Embeddings.read(tmp_path / "x.npy")
     with pytest.raises(InputError, match=r"must be in a file that ends in .npz, .safetensors, .parquet; got .*x.csv"):
         full().write(tmp_path / "x.csv")

@@ -11,11 +11,13 @@ from typer.testing import CliRunner
 
 import angulus
 import tiny
+import volume_files
 from angulus import InputError, data
 from angulus.cli.main import app
 from angulus.data.sets import luna16, luna16_prepare
 from angulus.evaluation.lists.luna16_csv import read_marks, read_positions
 from angulus.experiments.run import run
+from angulus.models import nodules
 
 sitk = pytest.importorskip("SimpleITK")
 
@@ -74,9 +76,9 @@ def test_marks_are_the_runs_probabilities_and_luna16_reads_them(made: Path, tmp_
     said = invoke("predict", made / "run/model", made, "--candidates", made / luna16.CANDIDATES, "--out", out)
     assert "40 marks in 10 scans, each with its probability of 'nodule'" in said
     marks, listed = read_marks(out), read_positions(made / luna16.CANDIDATES)
-    assert marks.scans.tolist() == listed.scans.tolist() and (marks.centres == listed.centres).all()
+    assert marks.cases.tolist() == listed.cases.tolist() and (marks.centres == listed.centres).all()
     with np.load(made / "run" / "test.npz") as test:  # of fold 3, in the order of the list
-        np.testing.assert_allclose(marks.probabilities[marks.scans == UIDS[3]], test["probabilities"], atol=1e-6)
+        np.testing.assert_allclose(marks.scores[marks.cases == UIDS[3]], test["probabilities"], atol=1e-6)
     lists = ("--annotations", made / luna16.ANNOTATIONS, "--excluded", made / "excluded.csv")
     shown = invoke("evaluate", "luna16", out, *lists, "--scans", made / "seriesuids.csv", "--draws", 0)
     assert "CPM" in shown
@@ -89,9 +91,37 @@ def test_positions_need_no_class_and_scans_may_lie_in_one_folder(made: Path, tmp
     scans = made / "subset3"
     arguments = ("predict", made / "run/model", scans, "--candidates", tmp_path / "c.csv", "--out", tmp_path / "m.csv")
     assert "4 marks in 1 scan," in invoke(*arguments)
-    one = read_marks(tmp_path / "m.csv").probabilities
+    one = read_marks(tmp_path / "m.csv").scores
     invoke(*arguments, "--class", "no nodule", "--batch", 3)
-    np.testing.assert_allclose(one + read_marks(tmp_path / "m.csv").probabilities, 1, atol=1e-6)
+    np.testing.assert_allclose(one + read_marks(tmp_path / "m.csv").scores, 1, atol=1e-6)
+
+
+def test_scans_may_be_niftis_and_dicom_series(made: Path, tmp_path: Path) -> None:
+    """A scan's marks are the same from .mhd, .nii.gz, a folder of slices, and a folder of the slices of two scans."""
+    rows = list(csv.reader((made / luna16.CANDIDATES).open(newline="")))
+    kept = [row[:4] for row in rows if row[0] in ("seriesuid", UIDS[3])]
+    (tmp_path / "c.csv").write_text("\n".join(map(",".join, kept)) + "\n")
+    image = sitk.ReadImage(str(made / "subset3" / f"{UIDS[3]}.mhd"))
+    places: dict[str, Path] = {"mhd": made, **{name: tmp_path / name for name in ("nii", "folder", "together")}}
+    (tmp_path / "nii").mkdir()
+    sitk.WriteImage(image, str(tmp_path / "nii" / f"{UIDS[3]}.nii.gz"))
+    for number, pixels in enumerate(sitk.GetArrayFromImage(image) + 1024):
+        position = image.TransformIndexToPhysicalPoint((0, 0, number))
+        options = {"spacing": (0.7, 0.7), "number": number}
+        for folder in (tmp_path / "folder" / UIDS[3], tmp_path / "together"):
+            volume_files.dicom(folder / f"{number}.dcm", pixels, position, series=UIDS[3], **options)
+        volume_files.dicom(tmp_path / "together" / f"other{number}", pixels, position, series="1.9", **options)
+    centres, patches = read_positions(tmp_path / "c.csv").centres, {}
+    for name, place in places.items():
+        said = invoke(
+            "predict", made / "run/model", place, "--candidates", tmp_path / "c.csv", "--out", tmp_path / "m.csv"
+        )
+        assert "4 marks in 1 scan," in said
+        path = nodules._find_scans(place, [UIDS[3]], tmp_path / "c.csv")[UIDS[3]]
+        patches[name] = luna16_prepare.cut_patches(path, centres, (6, 20, 20), series=UIDS[3]).astype(int)
+    for name in places:
+        assert np.abs(patches[name] - patches["mhd"]).max() <= 1  # of 255: a NIfTI's spacing has 24 bits
+    assert np.ptp(patches["mhd"]) > 100
 
 
 def test_what_cannot_be_marked_is_a_sentence(made: Path, tmp_path: Path) -> None:

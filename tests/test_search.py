@@ -488,6 +488,14 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "FNMR 0.02 per comparison: the share of pairs of photos of one person" in said
     assert "and 5 more" in said
     assert "no threshold: the nearest are shown" in run("query", where, tmp_path / "q.npz")
+    said = run("query", where, tmp_path / "e.npz", "--by", "person", "--exclude-self", "--json", tmp_path / "p.json")
+    answers = json.loads((tmp_path / "p.json").read_text())["answers"]
+    assert len(answers) == 300
+    for answer in answers:
+        assert answer["id"] not in [match["id"] for match in answer["matches"]]
+        assert len({match["identity"] for match in answer["matches"]}) == 5
+    with pytest.raises(InputError, match="--by must be one of 'photo', 'person'"):
+        run("query", where, tmp_path / "q.npz", "--by", "face")
     assert "hnsw over 300" in run("index", where, "--kind", "hnsw")
     monkeypatch.setattr(Calibration, "warning", "this model hardly tells people apart (AUC 0.486)")
     with pytest.warns(UserWarning, match=r"hardly tells people apart \(AUC 0\.486"):
@@ -544,3 +552,30 @@ def test_no_false_accept_among_few_pairs_is_no_promise() -> None:
     """After 0 of 3,000 the FMR may be 0.001, by which 1 − (1 − 0.001)^1,000 = 63 % are taken for somebody."""
     said = " ".join(explain_error_rates(calibration(fmr=Rate(0.0), impostors=3000), 1000))
     assert "FMR 0 per comparison (0 of 3,000: it may be 0.001): among 1,000 rows, up to 63 % of unknown people" in said
+
+
+@pytest.mark.parametrize("exclude_self", [False, True])
+def test_answers_by_person_are_those_of_brute_force(gallery: Gallery, exclude_self: bool) -> None:
+    """A person with 60 photos fills many rows; photos of unknown people are people of their own."""
+    people = made(90)
+    labels = np.array(["crowd"] * 60 + [f"p{row // 3}" for row in range(60, 87)] + [""] * 3)
+    people = replace(people, labels=labels)
+    gallery.add(people)
+    answers = gallery.query(people, top=5, by="person", exclude_self=exclude_self)
+    for query, answer in zip(people.ids.tolist(), answers, strict=True):
+        (ranked,) = brute(people, only(people, query), 90, -1)
+        best: dict[str, str] = {}
+        for name, _ in ranked:
+            if not (exclude_self and name == query):
+                best.setdefault(labels[people.ids.tolist().index(name)] or name, name)
+        assert [match.id for match in answer.matches] == list(best.values())[:5]
+        assert (answer.matches[0].id == query) != exclude_self
+    found = gallery.query(people, top=2, exclude_self=True)
+    assert all(answer.id not in [match.id for match in answer.matches] for answer in found)
+    with pytest.raises(InputError, match="by must be one of 'photo', 'person'; got 'face'"):
+        gallery.query(people, by="face")
+
+
+def only(people: Embeddings, name: str) -> Embeddings:
+    row = people.ids.tolist().index(name)
+    return Embeddings(people.vectors[row : row + 1], people.ids[row : row + 1])

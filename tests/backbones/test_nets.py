@@ -31,6 +31,7 @@ SMALLEST: dict[str, tuple[int, Size]] = {
     "ir34": (3, 16),
     "ir50": (3, 16),
     "ir100": (3, 16),
+    "ir200": (3, 16),
     "spherenet20": (3, 16),
     "spherenet64": (3, 16),
     "wen28": (3, 48),
@@ -45,7 +46,7 @@ SMALLEST: dict[str, tuple[int, Size]] = {
     "luna_fusion": (1, (12, 30, 30)),
 }
 # a longer or wider repetition of another net, which stands for it where a test is slow
-REPEATS = {"fi_mnist", "fi_cifar10", "ir34", "ir50", "ir100", "spherenet64", "luna_archi2", "luna_archi3"}
+REPEATS = {"fi_mnist", "fi_cifar10", "ir34", "ir50", "ir100", "ir200", "spherenet64", "luna_archi2", "luna_archi3"}
 DISTINCT = [name for name in SMALLEST if name not in REPEATS]
 EMBEDDING = 6
 NORMED = nn.BatchNorm1d | nn.BatchNorm2d

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import pickle
 import subprocess
@@ -25,6 +26,7 @@ from angulus.distributed.runtime import Ranks
 from angulus.evaluation.protocols import result as results
 from angulus.evaluation.protocols.calibration import Calibration
 from angulus.evaluation.registry import COMMANDS
+from angulus.report.sections import write_report
 from benchmark_files import PEOPLE, image
 
 app = typer.Typer()
@@ -68,10 +70,13 @@ EACH: dict[str, tuple[Callable[[Path], list[object]], str, set[str]]] = {  # the
     "rfw": (files.rfw, "accuracy African", {"roc", "det"}),
     "blufr": (files.blufr, "VR@FAR=1e-1", {"roc", "cmc"}),
     "ytf": (files.ytf, "accuracy", {"roc", "det"}),
-    "ijb-verify": (files.ijb_verify, "TAR@FAR=1e-1", {"roc"}),
+    "ijb-verify": (files.ijb_verify, "TAR@FAR=1e-1", {"roc", "det"}),
     "ijb-identify": (files.ijb_identify, "rank-1", {"roc", "cmc"}),
     "megaface": (files.megaface, "rank-1, 10 distractors", {"cmc"}),
     "trillion-pairs": (files.trillion_pairs, "TAR@FAR=1e-2", {"roc"}),
+    "froc": (files.froc, "CPM", {"froc"}),
+    "retrieval": (files.retrieval, "Recall@1", {"cmc"}),
+    "reid": (files.reid, "rank-1", {"cmc"}),
     "luna16": (files.luna16, "CPM", {"froc"}),
     "luna16-candidates": (files.luna16_candidates, "CPM", {"froc"}),
     "classification": (files.classification, "accuracy", set()),
@@ -79,16 +84,34 @@ EACH: dict[str, tuple[Callable[[Path], list[object]], str, set[str]]] = {  # the
 }
 
 
+# the embeddings of `benchmark_files.people` have two groups
+BY_GROUP = {"lfw", "pairs", "rfw", "blufr", "ijb-verify", "ijb-identify", "megaface"}
+
+
 @pytest.mark.parametrize("name", EACH)
 def test_each_protocol_prints_saves_and_draws(name: str, folder: Path) -> None:
     prepare, first, kinds = EACH[name]
-    found = saved("evaluate", *prepare(folder), "--plot", folder / "plots", to=folder / "out" / "result.json")
+    options = ["--plot", folder / "plots", "--report", folder / "pages" / "page.html"]
+    found = saved("evaluate", *prepare(folder), *options, to=folder / "out" / "result.json")
     assert found.numbers[0].name == first
     assert {curve.kind for curve in found.curves} == kinds
-    drawn = {path.stem.rpartition("-")[2] for path in (folder / "plots").glob("*.png")}
-    assert drawn == kinds
+    drawn = {path.stem.removeprefix("result-") for path in (folder / "plots").glob("*.png")}
+    between = [point.at.replace("=", "-") for point in found.by_group if len(point.cells) > 2]
+    assert drawn == kinds | {f"groups-{at}" for at in between}
+    assert bool(found.by_group) == (name in BY_GROUP), found.notes
     assert found.samples
     assert "these" not in " ".join(str(found.about.get(name)) for name in ("embeddings", "probes", "pairs"))
+    page = (folder / "pages" / "page.html").read_text()
+    assert found.about["files"] and {"angulus", "torch", "command", "date"} <= set(found.about)
+    for path, digest in found.about["files"].items():
+        if Path(path).is_file():
+            assert hashlib.sha256(Path(path).read_bytes()).hexdigest() == digest
+        assert digest in page
+    for choice in found.choices:
+        assert f'<th scope="row">{choice}</th>' in page
+    again = folder / "again.html"
+    write_report([folder / "out" / "result.json"], again)
+    assert again.read_text() == page  # the saved result has the same page
 
 
 def test_the_list_names_every_command() -> None:
@@ -112,6 +135,23 @@ def test_help_is_readable(name: list[str]) -> None:
 @pytest.mark.parametrize("name", ["calibrate", "compare-results"])
 def test_help_of_the_others_is_readable(name: str) -> None:
     assert "--digits" in run(name, "--help").output
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("page.htm", "--report must name a file that ends in .html"), ("pages.html", "is a folder")]
+)
+def test_pages_that_cannot_be_written_are_refused_at_once(name: str, said: str, folder: Path) -> None:
+    (folder / "pages.html").mkdir()
+    found = run("evaluate", *files.pairs(folder), "--report", folder / name, fails=True)
+    assert isinstance(found.exception, InputError) and said in str(found.exception)
+    assert "accuracy" not in found.output
+
+
+def test_a_page_alone_leaves_no_other_file(folder: Path) -> None:
+    before = set(folder.iterdir())
+    run("evaluate", *files.pairs(folder), "--report", folder / "page.html")
+    assert set(folder.iterdir()) - before == {folder / "page.html"}
+    assert "FNMR at fixed FMR" in (folder / "page.html").read_text()
 
 
 def test_luna16_by_hand(folder: Path) -> None:
@@ -176,13 +216,18 @@ def test_a_model_that_tells_nobody_apart_is_warned_of(folder: Path) -> None:
 def test_processes_share_the_pairs_and_one_prints(folder: Path) -> None:
     """As a user would, by torchrun; the result is that of one process."""
     arguments = [str(each) for each in files.trillion_pairs(folder)]
+    sides = [Embeddings.read(folder / f"{name}.npz") for name in ("probes", "gallery")]
+    rows = [f"{name},{'ab'[place // 3 % 2]}" for side in sides for place, name in enumerate(side.ids.tolist())]
+    (folder / "groups.csv").write_text("\n".join(["id,group", *rows]))
+    arguments += ["--groups", str(folder / "groups.csv")]
     alone = saved("evaluate", *arguments, to=folder / "alone.json")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "angulus"]
     call = [*launch, "evaluate", *arguments, "--json", str(folder / "both.json")]
     done = subprocess.run(call, capture_output=True, text=True, timeout=600, check=True)
     assert done.stdout.count("The result is saved as") == 1
     both = results.Result.read(folder / "both.json")
-    assert (both.numbers, both.counts) == (alone.numbers, alone.counts)
+    assert (both.numbers, both.counts, both.by_group) == (alone.numbers, alone.counts, alone.by_group)
+    assert len(alone.by_group[0].cells) == 3
     for name in ("hits", "trials"):
         assert np.array_equal(both.samples[name], alone.samples[name])
 
@@ -194,7 +239,7 @@ def test_pictures_of_two_models_or_lists_have_two_names(folder: Path) -> None:
             run("evaluate", name, folder / f"{model}.npz", *options)
     drawn = {path.name for path in (folder / "plots").iterdir()}
     each = [f"pairs-{model}-{listed}" for model in ("model", "softmax") for listed in ("my-pairs", "pairs")]
-    assert drawn == {f"{name}-{kind}.png" for name in each for kind in ("roc", "det")}
+    assert drawn == {f"{name}-{kind}.png" for name in each for kind in ("roc", "det", "groups-FAR-1e-1")}
     saved("evaluate", *files.luna16(folder), "--plot", folder / "plots", to=folder / "mine.json")
     assert (folder / "plots" / "mine-froc.png").exists()
 
@@ -289,7 +334,7 @@ def test_compare_results_of_two_models(folder: Path) -> None:
     assert found.number("AUC").interval is not None
     (folder / "wrong.json").write_text((folder / "softmax.json").read_text().replace('"pairs"', '"luna16"', 1))
     mixed = run("compare-results", folder / "wrong.json", folder / "wrong.json", fails=True)
-    assert "the first result's samples must be those of luna16; they are not ('nodule')" in str(mixed.exception)
+    assert "the first result's samples must be those of luna16; they are not ('lesion')" in str(mixed.exception)
 
 
 @pytest.mark.parametrize(

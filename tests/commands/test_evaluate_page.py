@@ -19,7 +19,8 @@ TEXT = PAGE.read_text(encoding="utf-8")
 LINES = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, flags=re.S) for line in block.splitlines()]
 PREPARE = (
     *(files.people, files.cfp, files.bin_set, files.rfw, files.blufr, files.ytf, files.templates, files.megaface),
-    *(files.trillion_pairs, files.luna16, files.luna16_candidates, files.classification, files.degraded),
+    *(files.trillion_pairs, files.retrieval, files.reid, files.froc, files.luna16, files.luna16_candidates),
+    *(files.classification, files.degraded),
 )
 
 
@@ -50,7 +51,7 @@ def test_every_command_of_the_page_runs(line: str, folder: Path, monkeypatch: py
     found = CliRunner().invoke(app, arguments)
     if found.exception is not None:
         raise found.exception
-    for option in ("--json", "--out"):
+    for option in ("--json", "--out", "--report"):
         if option in arguments:
             assert Path(arguments[arguments.index(option) + 1]).stat().st_size > 0
 

@@ -16,7 +16,8 @@ import torch
 from angulus import InputError, data
 from angulus.data.sets import luna16, luna16_prepare
 from angulus.data.sets.luna16 import VARIANTS, PatchPixels
-from angulus.data.sets.luna16_prepare import AIR_HU, read_volume, to_bytes
+from angulus.data.sets.luna16_prepare import to_bytes
+from angulus.data.volumes import AIR_HU, read_volume
 from angulus.evaluation.lists.luna16_csv import read_findings
 
 SHAPE = (30, 44, 40)  # depth, height, width
@@ -181,7 +182,7 @@ def test_candidates_know_their_nodule(luna: Path) -> None:
     test = data.load("luna16", root=luna, fold=4).test
     nodules = read_findings(luna / luna16.ANNOTATIONS)
     for label, nodule in zip(test.labels.tolist(), test.columns["nodules"].tolist(), strict=True):
-        assert nodules.scans[nodule] == UIDS[4] if label else nodule == -1
+        assert nodules.cases[nodule] == UIDS[4] if label else nodule == -1
 
 
 def copy_of(luna: Path, folder: Path) -> Path:
@@ -296,8 +297,9 @@ def test_damaged_patches_are_refused(luna: Path, tmp_path: Path) -> None:
         ("ElementDataFile = /etc/passwd\n", r"must name one file next to it as ElementDataFile; got \['/etc/pas"),
         ("NDims = 3\n", r"must name one file next to it as ElementDataFile; got \[\]"),
         (
-            "DimSize = 100000 100000 100000\nCompressedData = True\nElementDataFile = scan.raw\n",
-            r", by its DimSize, must unpack to at most",
+            "ObjectType = Image\nNDims = 3\nDimSize = 100000 100000 100000\nCompressedData = True\n"
+            "ElementType = MET_SHORT\nElementDataFile = scan.raw\n",
+            r", by its header, must unpack to at most",
         ),
         ("ElementDataFile = gone.raw\n", r"needs .*gone.raw, which it names; it is not there"),
         ("ObjectType = Image\nNDims = 3\nElementDataFile = scan.raw\n", r"must be a whole volume; reading it gave: "),

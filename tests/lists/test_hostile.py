@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from angulus.core.checks import InputError
-from angulus.evaluation.lists import bin_set, blufr, cfp, ijb, lfw, luna16_csv, megaface, pair_list
+from angulus.evaluation.lists import bin_set, blufr, cfp, detection_csv, ijb, lfw, luna16_csv, megaface, pair_list
 
 HEADER = b"MATLAB 5.0".ljust(124) + b"\x00\x01IM"
 
@@ -81,7 +81,7 @@ BOMBS = {  # what unpacks to 64 MiB, and who reads it
     "line.csv.gz": (b"1," * 2**25, "ijb.read_comparisons"),
     "x.csv.gz": (b"1,2\n" * 2**24, "ijb.read_comparisons"),
     "x.json.gz": (b"[" * 2**26, "megaface.read_feature_list"),
-    "x.f.gz": (bytes(2**26), "megaface.read_features"),
+    "x.f.gz": (bytes(2**26), "matrices.read_matrix"),
     "x.mat.gz": (HEADER + bytes(2**26), "blufr.read_blufr"),
     "x.tar.gz": (tar_of(bytes(2**26)), "cfp.read_cfp"),
 }
@@ -90,7 +90,8 @@ READ = """
 import resource, sys
 import numpy as np
 from angulus.core.checks import InputError
-from angulus.evaluation.lists import bin_set, blufr, cfp, ijb, lfw, megaface
+from angulus.core.formats import matrices
+from angulus.evaluation.lists import bin_set, blufr, cfp, detection_csv, ijb, lfw, megaface
 images = ijb.TemplateImages(np.array(["a", "b"]), np.array([1, 2]), None, np.array([5, 6]), "images")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path, reader in zip(sys.argv[1::2], sys.argv[2::2]):
@@ -130,6 +131,17 @@ def test_small_packed_files_cannot_fill_the_memory(tmp_path: Path) -> None:
         (b'{"path": ["a"], "id": [' + b"9" * 5000 + b"]}", megaface.read_feature_list),
         (b"seriesuid,coordX,coordY,coordZ,class\na,1,2,3,\xc2\xb2\n", luna16_csv.read_candidates),
         (b"seriesuid,coordX,coordY,coordZ,class\na,1e400,2,3,1\n", luna16_csv.read_candidates),
+        (b"case,x,y,score\na,1,2," + b"9" * 5000 + b"\n", detection_csv.read_marks),
+        (b"case,x,y,score\na,1,\xc2\xb2,3\n", detection_csv.read_marks),
+        (b"k" * 5000 + b",x,y,score\na,1,2,3\n", detection_csv.read_marks),
+        (b"case,x,y,radius,ignore\na,1,2,3," + b"9" * 5000 + b"\n", detection_csv.read_lesions),
+        (b"case,x,y,radius\n" + 2 * (b"a" * 5000 + b",1,2,3\n"), detection_csv.read_lesions),
+        (
+            b"case,x,y," + b"score" + b"s" * 5000 + b"\na,1,2,z\n",
+            lambda path: detection_csv.read_marks(path, {"score": "score" + "s" * 5000}),
+        ),
+        (b"case\n" + 2 * (b"a" * 5000 + b"\n"), detection_csv.read_cases),
+        (b"case,x,y," + b"diameter" * 900 + b",diameter\na,1,2,3,4\n", detection_csv.read_lesions),
         (b"a " + b"9" * 5000 + b" 3\n", ijb.read_template_media),
         (b"\xc2\xb2 1 1\n", lambda path: list(ijb.read_comparisons(path))),
         (b"(" * 5000, bin_set.read_bin),

@@ -27,14 +27,14 @@ def test_the_real_lists(data_folder: Path) -> None:
     nodules, excluded = read_findings(folder / "annotations.csv"), read_excluded(folder / "annotations_excluded.csv.gz")
     scans, marks = read_scans(folder / "seriesuids.csv"), read_marks(folder / "dpn26_submission.csv.gz")
     assert (len(nodules), len(scans), len(marks), len(excluded)) == (1_186, 888, 55_677, 35_192)
-    assert set(nodules.scans.tolist()) | set(marks.scans.tolist()) <= set(scans.tolist())
+    assert set(nodules.cases.tolist()) | set(marks.cases.tolist()) <= set(scans.tolist())
     for name, found, last in (
         ("annotations.csv", nodules, nodules.diameters),
         ("annotations_excluded.csv.gz", excluded, np.nan_to_num(excluded.diameters, nan=-1)),
-        ("dpn26_submission.csv.gz", marks, marks.probabilities),
+        ("dpn26_submission.csv.gz", marks, marks.scores),
     ):
         rows = rows_of(folder / name)[1:]
-        assert found.scans.tolist() == [row[0] for row in rows]
+        assert found.cases.tolist() == [row[0] for row in rows]
         assert np.column_stack([found.centres, last]).tolist() == [[float(cell) for cell in row[1:]] for row in rows]
     assert int(np.isnan(excluded.diameters).sum()) == 30_513
     assert nodules.diameters.min() > 3  # the challenge has nodules of 3 mm and more
@@ -97,9 +97,9 @@ def test_small_lists(tmp_path: Path) -> None:
     path = tmp_path / "list.csv.gz"
     path.write_bytes(gzip.compress((FINDINGS + "a,1,2,3,4.5\r\nb,-1,-2,-3,-1\r\n").encode()))
     found = read_excluded(path)
-    assert (found.scans.tolist(), found.centres.tolist()) == (["a", "b"], [[1, 2, 3], [-1, -2, -3]])
+    assert (found.cases.tolist(), found.centres.tolist()) == (["a", "b"], [[1, 2, 3], [-1, -2, -3]])
     assert found.diameters[0] == 4.5
     assert np.isnan(found.diameters[1])
     path.write_bytes(gzip.compress((MARKS + "a,1,2,3,-7.5\n").encode()))
     marks = read_marks(path)
-    assert (len(marks), marks.centres.tolist(), marks.probabilities.tolist()) == (1, [[1, 2, 3]], [-7.5])
+    assert (len(marks), marks.centres.tolist(), marks.scores.tolist()) == (1, [[1, 2, 3]], [-7.5])

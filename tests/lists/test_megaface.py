@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from angulus.core.checks import InputError
-from angulus.evaluation.lists.megaface import FeatureList, read_feature_list, read_features, read_noises
+from angulus.core.formats.matrices import read_matrix
+from angulus.evaluation.lists.megaface import FeatureList, read_feature_list, read_noises
 
 PATHS = ["Al B/Al B_1.png", "Al B/Al B_2.png", "Cy/Cy_7.png", "363/36@N00/id_1/99.jpg_0.jpg"]
 
@@ -113,10 +114,10 @@ def test_noise_that_meets_nothing_or_too_much(noises: list[str], sentence: str) 
 def test_a_feature_file(tmp_path: Path) -> None:
     vector = [1.5, -2.0, 3.25]
     path = written(tmp_path, struct.pack("<4i3f", 3, 1, 4, 5, *vector), "1.jpg_x.bin")
-    found = read_features(path)
+    found = read_matrix(path)
     assert (found.tolist(), found.dtype) == ([[1.5], [-2.0], [3.25]], np.dtype(np.float32))
     matrix = written(tmp_path, struct.pack("<4i6f", 2, 3, 12, 5, *vector, *vector), "m.bin.gz")
-    assert read_features(matrix).tolist() == [vector, vector]
+    assert read_matrix(matrix).tolist() == [vector, vector]
 
 
 @pytest.mark.parametrize(
@@ -135,4 +136,4 @@ def test_a_feature_file(tmp_path: Path) -> None:
 )
 def test_malformed_feature_files(tmp_path: Path, data: bytes, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        read_features(written(tmp_path, data, "x.bin"))
+        read_matrix(written(tmp_path, data, "x.bin"))

@@ -14,15 +14,15 @@ from angulus.core.checks import InputError
 from angulus.evaluation.metrics.froc import FP_RATES, Froc, cpm, froc_curve, sensitivity_at
 
 FINDINGS = st.lists(st.tuples(st.sampled_from([0.1, 0.25, 0.5, 0.9]), st.booleans()), min_size=1, max_size=30).filter(
-    lambda rows: any(nodule for _, nodule in rows)
+    lambda rows: any(lesion for _, lesion in rows)
 )
 
 
-def slow_points(scores: list[float], nodule: list[bool], scans: int) -> list[tuple[float, float, float]]:
+def slow_points(scores: list[float], lesion: list[bool], cases: int) -> list[tuple[float, float, float]]:
     points = [(math.inf, 0.0, 0.0)]
     for threshold in sorted({score for score in scores if score > -math.inf}, reverse=True):
-        accepted = [kind for score, kind in zip(scores, nodule, strict=True) if score >= threshold]
-        points.append((threshold, accepted.count(False) / scans, accepted.count(True) / nodule.count(True)))
+        accepted = [kind for score, kind in zip(scores, lesion, strict=True) if score >= threshold]
+        points.append((threshold, accepted.count(False) / cases, accepted.count(True) / lesion.count(True)))
     return points
 
 
@@ -38,13 +38,13 @@ def slow_sensitivity(points: list[tuple[float, float, float]], rate: float) -> f
 
 @settings(max_examples=60)
 @given(FINDINGS, st.integers(0, 3), st.integers(1, 9))
-def test_the_curve_is_the_one_of_a_slow_loop(rows: list[tuple[float, bool]], missed: int, scans: int) -> None:
+def test_the_curve_is_the_one_of_a_slow_loop(rows: list[tuple[float, bool]], missed: int, cases: int) -> None:
     scores = [score for score, _ in rows] + [-math.inf] * missed
-    nodule = [kind for _, kind in rows] + [True] * missed
-    curve = froc_curve(scores, nodule, scans)
-    points = slow_points(scores, nodule, scans)
+    lesion = [kind for _, kind in rows] + [True] * missed
+    curve = froc_curve(scores, lesion, cases)
+    points = slow_points(scores, lesion, cases)
     assert curve.thresholds.tolist() == [point[0] for point in points]
-    assert curve.fp_per_scan == pytest.approx([point[1] for point in points], abs=1e-15)
+    assert curve.fp_per_case == pytest.approx([point[1] for point in points], abs=1e-15)
     assert curve.sensitivity == pytest.approx([point[2] for point in points], abs=1e-15)
     expected = [slow_sensitivity(points, rate) for rate in FP_RATES]
     assert sensitivity_at(curve) == pytest.approx(expected, abs=1e-12)
@@ -53,12 +53,12 @@ def test_the_curve_is_the_one_of_a_slow_loop(rows: list[tuple[float, bool]], mis
 
 def test_it_is_scikit_learns_roc_with_other_axes() -> None:
     random = np.random.default_rng(0)
-    nodule = random.random(500) < 0.3
-    scores = np.round(random.normal(nodule * 1.0), 1)
-    fpr, tpr, thresholds = roc_curve(nodule, scores, drop_intermediate=False)
-    curve = froc_curve(scores, nodule, 40)
+    lesion = random.random(500) < 0.3
+    scores = np.round(random.normal(lesion * 1.0), 1)
+    fpr, tpr, thresholds = roc_curve(lesion, scores, drop_intermediate=False)
+    curve = froc_curve(scores, lesion, 40)
     assert np.array_equal(curve.thresholds, thresholds)
-    assert curve.fp_per_scan == pytest.approx(fpr * (~nodule).sum() / 40)
+    assert curve.fp_per_case == pytest.approx(fpr * (~lesion).sum() / 40)
     assert curve.sensitivity == pytest.approx(tpr)
 
 
@@ -71,7 +71,7 @@ def test_a_perfect_and_a_blind_detector() -> None:
 
 def test_equal_scores_move_together() -> None:
     curve = froc_curve([0.5, 0.5], [True, False], 1)
-    assert curve.fp_per_scan.tolist() == [0.0, 1.0]
+    assert curve.fp_per_case.tolist() == [0.0, 1.0]
     assert curve.sensitivity.tolist() == [0.0, 1.0]
     assert sensitivity_at(curve, [0.5]).tolist() == [0.5]  # half-way along the tie
 
@@ -81,24 +81,24 @@ def test_where_the_curve_rises_its_highest_point_counts() -> None:
     assert sensitivity_at(curve, [0.0, 1.0, 2.0, 99.0]).tolist() == [0.0, 1.0, 1.0, 1.0]
 
 
-def test_scans_without_findings_count() -> None:
-    scores, nodule = [0.9, 0.8, 0.7], [False, True, True]
-    assert froc_curve(scores, nodule, 8).fp_per_scan[-1] == 1 / 8
-    assert froc_curve(scores, nodule, 1).fp_per_scan[-1] == 1.0
-    assert cpm(froc_curve(scores, nodule, 8)) == 1.0 > cpm(froc_curve(scores, nodule, 1))
+def test_cases_without_findings_count() -> None:
+    scores, lesion = [0.9, 0.8, 0.7], [False, True, True]
+    assert froc_curve(scores, lesion, 8).fp_per_case[-1] == 1 / 8
+    assert froc_curve(scores, lesion, 1).fp_per_case[-1] == 1.0
+    assert cpm(froc_curve(scores, lesion, 8)) == 1.0 > cpm(froc_curve(scores, lesion, 1))
 
 
 @settings(max_examples=40)
 @given(FINDINGS, st.data())
 def test_whole_weights_are_repeats(rows: list[tuple[float, bool]], data: st.DataObject) -> None:
     weights = data.draw(st.lists(st.integers(0, 3), min_size=len(rows), max_size=len(rows)))
-    scores, nodule = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
-    if not (nodule & (np.array(weights) > 0)).any():
-        with pytest.raises(InputError, match="at least one nodule; got none"):
-            froc_curve(scores, nodule, 5, weights)
+    scores, lesion = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+    if not (lesion & (np.array(weights) > 0)).any():
+        with pytest.raises(InputError, match="at least one lesion; got none"):
+            froc_curve(scores, lesion, 5, weights)
         return
-    weighted = froc_curve(scores, nodule, 5, weights)
-    repeated = froc_curve(np.repeat(scores, weights), np.repeat(nodule, weights), 5)
+    weighted = froc_curve(scores, lesion, 5, weights)
+    repeated = froc_curve(np.repeat(scores, weights), np.repeat(lesion, weights), 5)
     rates = np.linspace(0, 20, 41)
     assert sensitivity_at(weighted, rates) == pytest.approx(sensitivity_at(repeated, rates), abs=1e-12)
 
@@ -113,27 +113,27 @@ def test_order_does_not_matter_and_only_the_order_of_scores_does(
     curve, other = (froc_curve(*zip(*each, strict=True), 4) for each in (rows, shuffled))
     cubed = froc_curve([score**3 for score, _ in rows], [kind for _, kind in rows], 4)
     for changed in (other, cubed):
-        assert np.array_equal(curve.fp_per_scan, changed.fp_per_scan)
+        assert np.array_equal(curve.fp_per_case, changed.fp_per_case)
         assert np.array_equal(curve.sensitivity, changed.sensitivity)
 
 
 @pytest.mark.parametrize(
-    ("scores", "nodule", "scans", "weights", "sentence"),
+    ("scores", "lesion", "cases", "weights", "sentence"),
     [
-        ([0.5], [True, False], 1, None, r"scores and nodule must be \[N\] each; got shapes \[1\] and \[2\]"),
-        ([0.5], [2], 1, None, "nodule must hold True"),
+        ([0.5], [True, False], 1, None, r"scores and lesion must be \[N\] each; got shapes \[1\] and \[2\]"),
+        ([0.5], [2], 1, None, "lesion must hold True"),
         ([math.nan], [True], 1, None, "got nan at finding 0"),
         ([0.1, math.inf], [True, True], 1, None, "got inf at finding 1"),
-        ([0.1, -math.inf], [True, False], 1, None, "scores must be finite, or -inf for a nodule not hit; got"),
-        ([0.5], [False], 1, None, "a FROC needs at least one nodule; got none among 1 findings"),
-        ([0.5], [True], 0, None, "scans must be a whole number >= 1; got 0"),
+        ([0.1, -math.inf], [True, False], 1, None, "scores must be finite, or -inf for a lesion not hit; got"),
+        ([0.5], [False], 1, None, "a FROC needs at least one lesion; got none among 1 findings"),
+        ([0.5], [True], 0, None, "cases must be a finite number > 0; got 0"),
         ([0.5], [True], 1, [-1.0], r"weights must be \[1\] of finite numbers >= 0"),
         ([0.5], [True], 1, [1.0, 1.0], r"weights must be \[1\] of finite numbers >= 0; got shape \[2\]"),
     ],
 )
-def test_what_is_refused(scores: list[float], nodule: list[object], scans: int, weights: object, sentence: str) -> None:
+def test_what_is_refused(scores: list[float], lesion: list[object], cases: int, weights: object, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        froc_curve(scores, nodule, scans, weights)  # type: ignore[arg-type]
+        froc_curve(scores, lesion, cases, weights)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("rates", [[-1.0], [math.nan], [math.inf]])

@@ -15,8 +15,9 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation.metrics.intervals import Interval
 from angulus.evaluation.metrics.verification import likelihood_ratio
 from angulus.evaluation.protocols.calibrate import calibrate, pairs_of_images, statistic
-from angulus.evaluation.protocols.calibration import Calibration, GroupRates, Rate
-from angulus.evaluation.protocols.result import Result
+from angulus.evaluation.protocols.calibration import Calibration, Rate
+from angulus.evaluation.protocols.group_rates import ByGroup, Cell, GroupRate
+from angulus.evaluation.protocols.result import Number, Result
 from people import crowd, crowd_pairs, written_out
 
 CROWD = crowd(30, noise=0.9)
@@ -45,12 +46,15 @@ def test_the_threshold_is_the_lowest_that_keeps_to_the_target() -> None:
 def test_each_group_has_its_rates_at_the_one_threshold() -> None:
     calibration, result = calibrate(CROWD, PAIRS, target_fmr=0.1, draws=0)
     names, scores = groups_of_pairs(), result.samples["scores"]
-    assert [group.name for group in calibration.groups] == ["even", "odd"]
-    for group in calibration.groups:
-        genuine, others = (scores[(names == group.name) & kind] for kind in (PAIRS.same, ~PAIRS.same))
-        assert (group.genuine, group.impostors) == (len(genuine), len(others))
-        assert group.fmr.value == pytest.approx((others >= calibration.threshold.value).mean())
-        assert group.fnmr.value == pytest.approx((genuine < calibration.threshold.value).mean())
+    assert calibration.by_group is not None and calibration.by_group.groups == ("even", "odd")
+    assert calibration.by_group.threshold == calibration.threshold.value
+    for cell in calibration.by_group.cells[:2]:
+        genuine, others = (scores[(names == cell.groups[0]) & kind] for kind in (PAIRS.same, ~PAIRS.same))
+        match, miss = cell.false_match, cell.false_non_match
+        assert match is not None and miss is not None
+        assert (miss.trials, match.trials) == (len(genuine), len(others))
+        assert match.value == pytest.approx((others >= calibration.threshold.value).mean())
+        assert miss.value == pytest.approx((genuine < calibration.threshold.value).mean())
     between = int((names == "").sum())
     assert any(f"{between} pairs that belong to no one group" in note for note in result.notes)
 
@@ -63,17 +67,19 @@ def test_a_group_without_pairs_of_a_kind_has_no_rate_and_one_without_false_accep
     names[~PAIRS.same] = "the others"
     names[low] = "six"
     calibration, result = calibrate(CROWD, replace(PAIRS, groups=names), target_fmr=0.1, draws=0)
-    genuine, six, others = calibration.groups
-    assert (genuine.name, six.name, others.name) == ("all genuine", "six", "the others")
-    assert math.isnan(genuine.fmr.value)
-    assert math.isnan(six.fnmr.value)
+    assert calibration.by_group is not None
+    genuine, six, others = calibration.by_group.cells
+    assert calibration.by_group.groups == ("all genuine", "six", "the others")
+    for rate in (genuine.false_match, six.false_match, six.false_non_match, others.false_non_match):
+        assert rate is not None and math.isnan(rate.value)
+    assert others.false_match is not None and others.false_match.value > 0
     assert "group all genuine has no impostor pairs: its rate is undefined" in result.notes
     assert any("group six has no false accept among 6: its FMR may be as high as 0.5" in note for note in result.notes)
 
 
 def test_without_groups_there_are_overall_rates_only() -> None:
     calibration, result = calibrate(replace(CROWD, groups=None), PAIRS, target_fmr=0.1, draws=0)
-    assert calibration.groups == ()
+    assert calibration.by_group is None
     assert [number.name for number in result.numbers] == ["threshold for FMR=1e-1", "FMR", "FNMR", "AUC"]
     figures, _ = statistic(result.samples)
     assert set(figures(PAIRS.same.astype(float))) == {"FMR", "FNMR"}  # no impostor drawn: no threshold to choose
@@ -87,8 +93,10 @@ def test_few_errors_are_noted_and_many_are_not() -> None:
 
 def test_intervals_of_the_threshold_and_of_the_rates_at_it() -> None:
     calibration, result = calibrate(CROWD, PAIRS, target_fmr=0.1, draws=150)
-    for rate in (calibration.threshold, calibration.fmr, calibration.fnmr, calibration.groups[0].fmr):
-        assert rate.interval is not None
+    assert calibration.by_group is not None
+    of_group = calibration.by_group.cells[0].false_match
+    for rate in (calibration.threshold, calibration.fmr, calibration.fnmr, of_group):
+        assert rate is not None and rate.interval is not None
         assert rate.interval.low <= rate.value <= rate.interval.high
     assert calibration.about["intervals"] == "95 % of 150 resamples of the people (seed 0)"
     assert result.choices["intervals"] == calibration.about["intervals"]
@@ -174,7 +182,13 @@ CALIBRATION = Calibration(
     slope=10.0,
     intercept=-3.0,
     flip="concat",
-    groups=(GroupRates("a", 3, 0, Rate(math.nan), Rate(0.5)),),
+    by_group=ByGroup(
+        "FAR=1e-2",
+        "verification",
+        0.4,
+        (Cell(("a",), GroupRate(0, 0, math.nan, note="undefined: no trials"), GroupRate(4, 2, 0.5)),),
+        (Number("FMR max/min", math.inf, no_interval="infinite: a group has no error"),),
+    ),
     about={"embeddings": "mine.npz"},
 )
 
@@ -202,13 +216,10 @@ def test_probabilities_follow_from_ratio_and_prior() -> None:
         CALIBRATION.accepts([math.nan])
 
 
-ONE, NONE = ({"value": value, "interval": None} for value in (1.0, None))
-
-
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"format": 2}, "its format is not 1"),
+        ({"format": 1}, "its format is 1 and not 2: calibrate again"),
         ({"threshold": {"value": None, "interval": None}}, "threshold must be a finite number in .-1, 1.; got nan"),
         ({"fmr": {"value": -7, "interval": None}}, "FMR must be a finite number in .0, 0.01.; got -7"),
         ({"fmr": {"value": 0.5, "interval": None}}, "FMR must be a finite number in .0, 0.01.; got 0.5"),
@@ -219,20 +230,16 @@ ONE, NONE = ({"value": value, "interval": None} for value in (1.0, None))
         ({"auc": {"value": 2, "interval": None}}, "AUC must be a finite number in .0, 1.; got 2"),
         ({"threshold": {"value": 10**400, "interval": None}}, "too large"),
         ({"threshold": {"value": 60, "interval": None}}, "threshold must be a finite number in .-1, 1.; got 60"),
-        ({"groups": json.loads("[" * 100 + "]" * 100)}, "at most 64 deep"),
+        ({"by_group": json.loads("[" * 100 + "]" * 100)}, "at most 64 deep"),
+        ({"by_group": 5}, "the group rates must be a mapping of names to values; got 5"),
         (
-            {"groups": [{"name": "a", "genuine": -1, "impostors": 1, "fmr": ONE, "fnmr": ONE}]},
-            "genuine of group a must be a whole number >= 0",
-        ),
-        (
-            {"groups": [{"name": "a", "genuine": 1, "impostors": 1, "fmr": NONE, "fnmr": ONE}]},
-            "FMR of group a must be a finite number in .0, 1.; got nan",
+            {"by_group": {"at": "FAR=1", "kind": "verification", "cells": [{"groups": ["a"], "false_match": {}}]}},
+            r"cells.0..false_match must have 'trials'",
         ),
         ({"slope": -1.0}, "slope must be a finite number > 0"),
         ({"metric": "inner"}, "metric must be one of 'cosine'"),
         ({"flip": "mean"}, "flip must be one of 'sum', 'concat'; got 'mean'; or null"),
         ({"genuine": 0}, "genuine must be a whole number >= 1"),
-        ({"groups": [{"name": "a"}]}, "missing 4 required"),
         ({"surplus": 1}, "unexpected keyword argument 'surplus'"),
     ],
 )

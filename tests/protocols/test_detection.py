@@ -10,18 +10,23 @@ import numpy as np
 import pytest
 
 from angulus.core.checks import InputError
-from angulus.evaluation.lists.luna16_csv import Findings, Marks, read_excluded, read_findings, read_marks, read_scans
+from angulus.evaluation.lists.detection_csv import Lesions, Marks
+from angulus.evaluation.lists.luna16_csv import read_excluded, read_findings, read_marks, read_scans
 from angulus.evaluation.metrics.froc import froc_curve
 from angulus.evaluation.protocols import detection
+from angulus.evaluation.protocols.detection_result import scan_statistic
+from angulus.evaluation.protocols.matching import best_marks
 from angulus.evaluation.protocols.result import Result
 
 RATES = (0.125, 0.25, 0.5, 1, 2, 4, 8)
 
 
-def findings(*rows: tuple[str, float, float]) -> Findings:
+def findings(*rows: tuple[str, float, float]) -> Lesions:
     """Findings on the x axis: scan, x, diameter."""
     scans, x, diameters = zip(*rows, strict=True) if rows else ((), (), ())
-    return Findings(np.array(scans, dtype=np.str_), _on_axis(x), np.array(diameters, dtype=float))
+    return Lesions(
+        np.array(scans, dtype=np.str_), _on_axis(x), np.array(diameters, dtype=float), np.zeros(len(rows), dtype=bool)
+    )
 
 
 def marks(*rows: tuple[str, float, float]) -> Marks:
@@ -35,7 +40,7 @@ def _on_axis(x: object) -> np.ndarray:
     return np.stack([x, 0 * x, 0 * x], axis=1) if len(x) else np.zeros((0, 3))
 
 
-def evaluate(given: Marks, nodules: Findings, excluded: Findings | None = None, scans: str = "ab") -> Result:
+def evaluate(given: Marks, nodules: Lesions, excluded: Lesions | None = None, scans: str = "ab") -> Result:
     return detection.luna16(given, nodules, excluded or findings(), np.array(list(scans)), draws=0)
 
 
@@ -60,7 +65,7 @@ def test_the_published_marks_give_the_published_counts_and_cpm(data_folder: Path
         "false positives": 46078,
         "false negatives": 50,
         "marks": 52708,
-        "marks beyond the most a scan": 55677 - 52708,
+        "marks beyond the most per scan": 55677 - 52708,
         "ignored on excluded findings": 5308,
         "ignored second hits of a nodule": 186,
     }
@@ -71,43 +76,43 @@ def test_the_published_marks_give_the_published_counts_and_cpm(data_folder: Path
 
     rows = np.loadtxt(folder / "froc_dpn26_submission.txt", delimiter=",")
     samples = result.samples
-    curve = froc_curve(samples["scores"], samples["nodule"], 888)
+    curve = froc_curve(samples["scores"], samples["lesion"], 888)
     place = {round(threshold, 9): row for row, threshold in enumerate(curve.thresholds.tolist())}
     at = [place[round(threshold, 9)] for threshold in rows[:, 2].tolist()]
-    assert curve.fp_per_scan[at] == pytest.approx(rows[:, 0], abs=1e-9)
+    assert curve.fp_per_case[at] == pytest.approx(rows[:, 0], abs=1e-9)
     assert curve.sensitivity[at] == pytest.approx(rows[:, 1], abs=1e-9)
 
 
-def slow_luna16(given: Marks, nodules: Findings, excluded: Findings, scans: list[str]) -> tuple[dict[str, int], list]:
+def slow_luna16(given: Marks, nodules: Lesions, excluded: Lesions, scans: list[str]) -> tuple[dict[str, int], list]:
     """The rules of the protocol, one mark and one finding at a time."""
     counts = dict.fromkeys(("marks", "ignored", "double", "true", "false", "missed"), 0)
     entries = []
     for scan in scans:
-        own = [row for row in range(len(given)) if given.scans[row] == scan]
+        own = [row for row in range(len(given)) if given.cases[row] == scan]
         if len(own) > 100:
-            limit = sorted((given.probabilities[row] for row in own), reverse=True)[100]
-            own = [row for row in own if given.probabilities[row] > limit]
+            limit = sorted((given.scores[row] for row in own), reverse=True)[100]
+            own = [row for row in own if given.scores[row] > limit]
         counts["marks"] += len(own)
         left = set(own)
         for row in range(len(nodules)):
-            if nodules.scans[row] != scan:
+            if nodules.cases[row] != scan:
                 continue
             hits = [mark for mark in own if _inside(given, mark, nodules, row)]
             left -= set(hits)
             counts["true" if hits else "missed"] += 1
             counts["double"] += max(len(hits) - 1, 0)
-            entries.append((max((given.probabilities[mark] for mark in hits), default=-math.inf), True))
+            entries.append((max((given.scores[mark] for mark in hits), default=-math.inf), True))
         for row in range(len(excluded)):
-            if excluded.scans[row] == scan:
+            if excluded.cases[row] == scan:
                 hits = [mark for mark in left if _inside(given, mark, excluded, row)]
                 counts["ignored"] += len(hits)
                 left -= set(hits)
         counts["false"] += len(left)
-        entries += [(given.probabilities[mark], False) for mark in left]
+        entries += [(given.scores[mark], False) for mark in left]
     return counts, entries
 
 
-def _inside(given: Marks, mark: int, there: Findings, row: int) -> bool:
+def _inside(given: Marks, mark: int, there: Lesions, row: int) -> bool:
     diameter = 10.0 if math.isnan(there.diameters[row]) else there.diameters[row]
     return math.dist(given.centres[mark], there.centres[row]) < diameter / 2
 
@@ -125,8 +130,8 @@ def test_it_is_the_slow_loop_on_crowded_scans(seed: int) -> None:
         )
 
     given = Marks(*many(330, np.round(np.linspace(0, 1, 80), 3)))
-    nodules = Findings(*many(25, np.array([8.0, 20.0, 30.0])))
-    excluded = Findings(*many(25, np.array([5.0, 12.0, np.nan])))
+    nodules = Lesions(*many(25, np.array([8.0, 20.0, 30.0])), np.zeros(25, dtype=bool))
+    excluded = Lesions(*many(25, np.array([5.0, 12.0, np.nan])), np.ones(25, dtype=bool))
     result = detection.luna16(given, nodules, excluded, np.array(scans), draws=0)
     counts, entries = slow_luna16(given, nodules, excluded, scans)
     assert counts["double"] > 0 and counts["ignored"] > 0 and counts["marks"] < len(given)
@@ -168,7 +173,7 @@ def test_an_excluded_finding_that_nobody_measured_has_ten_millimetres() -> None:
 def test_a_nodule_keeps_its_most_probable_mark() -> None:
     result = evaluate(marks(("a", 0.0, 0.2), ("a", 1.0, 0.9), ("a", 50.0, 0.5)), findings(("a", 0.0, 10.0)))
     assert result.counts["ignored second hits of a nodule"] == 1
-    assert sorted(zip(result.samples["scores"].tolist(), result.samples["nodule"].tolist(), strict=True)) == [
+    assert sorted(zip(result.samples["scores"].tolist(), result.samples["lesion"].tolist(), strict=True)) == [
         (0.5, False),
         (0.9, True),
     ]
@@ -188,12 +193,12 @@ def test_a_mark_on_two_excluded_findings_is_ignored_once() -> None:
 
 
 def test_of_more_than_a_hundred_marks_those_above_the_next_are_used() -> None:
-    assert detection.most_probable(np.linspace(0, 1, 100)).all()
-    assert detection.most_probable(np.linspace(0, 1, 101)).tolist() == [False] + [True] * 100
+    assert best_marks(np.linspace(0, 1, 100), 100).all()
+    assert best_marks(np.linspace(0, 1, 101), 100).tolist() == [False] + [True] * 100
     tied = np.array([0.5] * 3 + [0.9] * 99)
-    assert detection.most_probable(tied).sum() == 99  # the three of 0.5 tie across the limit
+    assert best_marks(tied, 100).sum() == 99  # the three of 0.5 tie across the limit
     result = evaluate(marks(*[("a", 9.0, p) for p in tied.tolist()]), findings(("a", 0.0, 5.0)))
-    assert (result.counts["marks"], result.counts["marks beyond the most a scan"]) == (99, 3)
+    assert (result.counts["marks"], result.counts["marks beyond the most per scan"]) == (99, 3)
 
 
 def test_marks_find_nothing_in_another_scan() -> None:
@@ -217,10 +222,12 @@ def test_what_lies_outside_the_list_is_counted_in_a_note() -> None:
 def test_order_of_scans_marks_and_findings_does_not_matter() -> None:
     random = np.random.default_rng(5)
     given = Marks(random.choice(list("abc"), 60), random.uniform(0, 20, (60, 3)), random.choice([0.2, 0.4, 0.6], 60))
-    nodules = Findings(random.choice(list("abc"), 9), random.uniform(0, 20, (9, 3)), np.full(9, 9.0))
+    nodules = Lesions(
+        random.choice(list("abc"), 9), random.uniform(0, 20, (9, 3)), np.full(9, 9.0), np.zeros(9, dtype=bool)
+    )
     result = detection.luna16(given, nodules, findings(), np.array(list("abc")), draws=0)
     order = random.permutation(60)
-    mixed = Marks(given.scans[order], given.centres[order], given.probabilities[order])
+    mixed = Marks(given.cases[order], given.centres[order], given.scores[order])
     other = detection.luna16(mixed, nodules, findings(), np.array(list("cab")), draws=0)
     assert [number.value for number in other.numbers] == [number.value for number in result.numbers]
     assert other.counts == result.counts
@@ -245,7 +252,7 @@ def test_a_saved_result_gives_its_figures_again(tmp_path: Path) -> None:
     given = marks(("a", 0.0, 0.9), ("a", 30.0, 0.95), ("b", 30.0, 0.4))
     result = evaluate(given, findings(("a", 0.0, 9.0), ("b", 0.0, 9.0)))
     result.save(tmp_path / "luna.json")
-    figures, units = detection.statistic(Result.read(tmp_path / "luna.json").samples)
+    figures, units = scan_statistic(Result.read(tmp_path / "luna.json").samples)
     assert dict(figures(np.ones(2))) == {number.name: number.value for number in result.numbers}
     assert units.count == 2
     assert figures(np.array([2.0, 0.0]))["sensitivity of all marks"] == 1.0
@@ -253,7 +260,7 @@ def test_a_saved_result_gives_its_figures_again(tmp_path: Path) -> None:
 
 
 def test_a_resample_without_nodules_has_no_figures() -> None:
-    figures, _ = detection.statistic(evaluate(marks(("a", 0.0, 0.9)), findings(("a", 0.0, 9.0))).samples)
+    figures, _ = scan_statistic(evaluate(marks(("a", 0.0, 0.9)), findings(("a", 0.0, 9.0))).samples)
     assert figures(np.array([0.0, 2.0])) == {}
 
 

@@ -12,7 +12,8 @@ from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.megaface import FeatureList
 from angulus.evaluation.protocols import sides
-from angulus.evaluation.protocols.distractors import megaface, trillion_pairs
+from angulus.evaluation.protocols.distractors import megaface
+from angulus.evaluation.protocols.trillion_pairs import evaluate as trillion_pairs
 from angulus.evaluation.scoring import ScoringOptions
 from people import crowd
 
@@ -288,6 +289,26 @@ def test_trillion_pairs_is_the_slow_protocol(unknown: list[str], noise: float) -
     assert result.counts["impostor probes"] == len(alarms)
 
 
+@pytest.mark.parametrize("labels", [None, np.array([""] * 130), np.array(["stranger"] * 130)])
+def test_a_gallery_of_distractors_only(labels: np.ndarray | None) -> None:
+    """Trillion-Pairs' own layout: each image of a genuine pair is looked for among its mate and the distractors."""
+    gallery = replace(DISTRACTORS, labels=labels)
+    result = trillion_pairs(PROBES, gallery, fars=(1e-3, 0.05), search_fars=(0.25,), draws=0)
+    own, far = cosine(PROBES.vectors, PROBES.vectors), cosine(PROBES.vectors, DISTRACTORS.vectors)
+    people = PROBES.labels.tolist()  # type: ignore[union-attr]
+    mates = [(p, m) for p, m in itertools.permutations(range(len(PROBES)), 2) if people[p] == people[m]]
+    genuine = [own[p, m] for p, m in mates]
+    for rate, shown in ((1e-3, "1e-3"), (0.05, "5e-2")):
+        assert result[f"TAR@FAR={shown}"] == pytest.approx(slow_rate(genuine, far.ravel().tolist(), rate))
+    found = [own[p, m] if own[p, m] > far[p].max() else -2.0 for p, m in mates]
+    assert result["rank-1"] == pytest.approx(np.mean([score > -2 for score in found]))
+    assert result["TPR@FAR=2.5e-1"] == pytest.approx(slow_rate(found, far.max(axis=1).tolist(), 0.25))
+    assert result.choices["genuine pairs"].startswith("of the probes among themselves")
+    counted = {"searches": len(mates), "genuine pairs": len(mates) // 2, "impostor pairs": 32 * 130}
+    assert {name: result.counts[name] for name in counted} == counted
+    assert any("1 people have one photo" in note for note in result.notes)
+
+
 def test_a_tie_with_another_person_is_not_rank_1() -> None:
     probes = Embeddings(np.eye(3)[:2], np.array(["p0", "p1"]), labels=np.array(["a", "b"]), source="probes")
     held = Embeddings(
@@ -338,14 +359,14 @@ CROWD = crowd(3, 2, 8)
             r"FAR 0\.001 needs at least 1,000 impostor pairs; got 780",
         ),
         (lambda: megaface(CROWD, strangers(20, 5), draws=0), "probes and gallery must agree on d; got 8 and 5"),
-        (lambda: trillion_pairs(CROWD, DISTRACTORS), "distractors must say who each image shows"),
+        (lambda: trillion_pairs(replace(CROWD, labels=None), DISTRACTORS), "crowd must say who each image shows"),
         (
-            lambda: trillion_pairs(CROWD, replace(DISTRACTORS, labels=DISTRACTORS.ids)),
-            "distractors must hold an identity of the probes of crowd; its labels name none",
+            lambda: trillion_pairs(only(CROWD, [0, 2]), DISTRACTORS),
+            "crowd must hold two images of an identity, or distractors an identity of it; they hold none",
         ),
         (
             lambda: trillion_pairs(only(CROWD, [0]), only(CROWD, [1], source="gallery")),
-            "gallery must hold another identity than the probes' of crowd; its labels name none",
+            "gallery must hold another identity than the probes' of crowd; it holds none",
         ),
         (
             lambda: trillion_pairs(*halves(CROWD, []), search_fars=(0.1,)),

@@ -73,8 +73,9 @@ def test_groups_go_with_their_pairs() -> None:
     grouped = replace(many, groups=np.array([f"g{int(a[1]) % 2}" for a in np.sort([many.left, many.right], axis=0)[0]]))
     once = replace(every_pair(1, 20), groups=grouped.groups[:24])  # type: ignore[index]
     calibration, _ = calibrate(FEW, grouped, target_fmr=0.1, draws=0)
-    assert calibration.groups == calibrate(FEW, once, target_fmr=0.1, draws=0)[0].groups
-    assert sum(group.impostors for group in calibration.groups) == 20
+    assert calibration.by_group == calibrate(FEW, once, target_fmr=0.1, draws=0)[0].by_group
+    assert calibration.by_group is not None
+    assert sum(cell.false_match.trials for cell in calibration.by_group.cells if cell.false_match) == 20
 
 
 def test_without_identities_each_pair_is_resampled_once() -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from angulus.core.checks import InputError
 from angulus.evaluation.metrics.intervals import Interval
+from angulus.evaluation.protocols.group_rates import ByGroup, Cell, GroupRate
 from angulus.evaluation.protocols.result import MOST_POINTS, Curve, Number, Result
 
 RESULT = Result(
@@ -23,6 +24,7 @@ RESULT = Result(
         Number("TAR@FAR=1e-3", 0.5, None, threshold=-2.5e-7),
         Number("ratio [bold]", math.nan),
         Number("CPM", 1.0, no_interval="all resamples agree"),
+        Number("worst over best", math.inf),
     ),
     {"flip": "none", "fars": [0.1, 0.01], "sorted": True},
     {"pairs": 6000, "folds": 10},
@@ -30,7 +32,30 @@ RESULT = Result(
     notes=("the ratio is undefined",),
     samples={"scores": np.array([0.1, 0.2 + 0.1]), "left": np.array(["a/1", "ü/2"]), "same": np.array([True, False])},
     about={"embeddings": "mine.npz"},
+    by_group=(
+        ByGroup(
+            "FAR=1e-1",
+            "verification",
+            0.25,
+            (
+                Cell(("a",), GroupRate(10, 1, 0.1, Interval(0.0, 0.2)), None),
+                Cell(("b",), GroupRate(9, 0, math.nan, note="undefined: 9 trials"), GroupRate(4, 2, 0.5)),
+                Cell(("a", "b"), GroupRate(20, 3, 0.15), None),
+            ),
+            (Number("FMR max/min", math.inf, no_interval="infinite: a group has no error"),),
+        ),
+    ),
 )
+
+
+def cells(*groups: tuple[str, ...], **rate: float) -> dict[str, object]:
+    """An operating point in JSON."""
+    made = {"trials": 4, "errors": 1, "value": None, **rate}
+    return {
+        "at": "FAR=1e-1",
+        "kind": "verification",
+        "cells": [{"groups": list(names), "false_match": made} for names in groups],
+    }
 
 
 BACKWARDS = {"low": 0.9, "high": 0.1, "level": 0.95}
@@ -46,6 +71,7 @@ def test_a_saved_result_is_read_as_it_was(tmp_path: Path) -> None:
     RESULT.save(tmp_path / "tea.json")
     again = Result.read(tmp_path / "tea.json")
     assert repr(again.numbers) == repr(RESULT.numbers)  # NaN is unequal to itself
+    assert repr(again.by_group) == repr(RESULT.by_group)
     for name in ("protocol", "notes", "about"):
         assert getattr(again, name) == getattr(RESULT, name)
     assert (dict(again.choices), dict(again.counts)) == (dict(RESULT.choices), dict(RESULT.counts))
@@ -53,7 +79,8 @@ def test_a_saved_result_is_read_as_it_was(tmp_path: Path) -> None:
         assert np.array_equal(again.samples[name], values)
         assert again.samples[name].dtype == values.dtype
     assert np.array_equal(again.curves[0].x, RESULT.curves[0].x)
-    assert "NaN" not in (tmp_path / "tea.json").read_text()
+    text = (tmp_path / "tea.json").read_text()
+    assert "NaN" not in text and text.count('"value": "Infinity"') == 2
 
 
 def test_a_result_without_samples_has_no_second_file(tmp_path: Path) -> None:
@@ -73,6 +100,7 @@ def test_the_table_says_everything() -> None:
             "ratio [bold]",
             "90 % interval",
         ),
+        *("by group at FAR=1e-1, threshold 0.2500", "0.1000 [0.000, 0.2000]", "1 / 10", "a × b", "3 / 20", "infinite"),
         *("6,000 pairs, 10 folds", "flip: none\nfars: [0.1, 0.01]\nsorted: true", "the ratio is undefined"),
     ):
         assert part in said, part
@@ -108,27 +136,44 @@ def test_a_thinned_curve_keeps_its_ends_and_order(count: int) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"format": 2}, "is not a saved result .its format is 2 and not 1"),
-        ({"protocol": 5}, "5 stands where a str is due"),
-        ({"numbers": None}, "None stands where a list is due"),
-        ({"numbers": [5]}, "5 stands where a dict is due"),
-        ({"numbers": [{"name": "a", "value": 1}]}, "it lacks 'threshold'"),
         (
-            {"numbers": [{"name": "a", "value": 1, "threshold": None, "spread": None, "interval": BACKWARDS}]},
-            "an interval must go from low to high at a level in .0, 1.; got 0.9 to 0.1 at 0.95",
+            {"format": 1},
+            "is not a saved result .its format must be 2, the one that this Angulus reads; got 1; evaluate",
         ),
+        ({"format": None}, "its format must be 2, the one that this Angulus reads; got None"),
+        ({"protocol": 5}, "protocol must be a valid string; got 5"),
+        ({"numbers": None}, "numbers must be a valid list; got None"),
+        ({"numbers": [5]}, r"numbers\[0\] must be a mapping of names to values; got 5"),
+        ({"numbers": [{"name": "a"}]}, r"numbers\[0\] must have 'value'"),
+        ({"numbers": [{"name": "a", "value": 1}, {"name": "a", "value": 2}]}, "each number once; got 'a' 2 times"),
         (
-            {"numbers": [{"name": "a", "value": 10**400, "interval": None, "threshold": None, "spread": None}]},
-            "too large",
+            {"numbers": [{"name": "a", "value": 1, "interval": BACKWARDS}]},
+            r"numbers\[0\].interval must go from low to high; got 0.9 to 0.1",
         ),
-        ({"choices": "none"}, "'none' stands where a dict is due"),
-        ({"counts": {"pairs": "many"}}, "'many' stands where a int is due"),
-        ({"notes": [None]}, "None stands where a str is due"),
-        ({"environment": []}, r"\[\] stands where a dict is due"),
-        ({"curves": [{"kind": "rock", "name": "", "x": [1], "y": [1]}]}, "kind must be one of 'roc'"),
-        ({"samples": "tea.npz"}, "'tea.npz' stands where a dict is due"),
-        ({"samples": {"file": "../tea.npz", "sha256": ""}}, "Invalid name"),
-        ({"samples": {"file": "gone.npz", "sha256": ""}}, r"gone\.npz cannot be read .*; keep them next to the \.json"),
+        ({"numbers": [{"name": "a", "value": 10**400}]}, r"numbers\[0\].value must be a finite number, null, "),
+        ({"numbers": [{"name": "a", "value": math.nan}]}, "it holds NaN; JSON has no NaN and no infinity: write null"),
+        ({"numbers": [{"name": "a", "value": "1"}]}, r"numbers\[0\].value must be a finite number, null, .*; got '1'"),
+        ({"choices": "none"}, "choices must be a mapping of names to values; got 'none'"),
+        ({"counts": {"pairs": "many"}}, "counts.pairs must be a valid integer; got 'many'"),
+        ({"notes": [None]}, r"notes\[0\] must be a valid string; got None"),
+        ({"environment": []}, r"environment must be a mapping of names to values; got \[\]"),
+        ({"curves": [{"kind": "rock", "name": "", "x": [1], "y": [1]}]}, r"curves\[0\].kind must be 'roc', 'det'"),
+        ({"curves": [{"kind": "roc", "name": "", "x": [1], "y": [1, 2]}]}, "as many x as y; got 1 and 2"),
+        ({"chioces": {}}, "the file must not have 'chioces', which the schema does not know; did you mean 'choices'?"),
+        ({"samples": "tea.npz"}, "samples must be a mapping of names to values; got 'tea.npz'"),
+        (
+            {"samples": {"file": "../tea.npz", "sha256": "0" * 64}},
+            r"samples.file must match pattern .*; got '../tea.npz'",
+        ),
+        ({"by_group": [{"at": "FAR=1", "kind": "verification", "cells": []}]}, r"cells must have at least 1 item"),
+        ({"by_group": [cells(("a",), ("a", "b"))]}, "must have a cell of group 'b' alone; got it only with another"),
+        ({"by_group": [cells(("a",), ("b",), ("a", "b"), ("b", "a"))]}, "must have one cell for a and b; got 2"),
+        ({"by_group": [cells(("a",), trials=2, errors=3)]}, "at most as many errors as trials; got 3 of 2"),
+        ({"by_group": [cells(("a",), trials=4, errors=2, value=0.1)]}, "the value errors / trials; got 0.1 for 2 of 4"),
+        (
+            {"samples": {"file": "gone.npz", "sha256": "0" * 64}},
+            r"gone\.npz cannot be read .*; keep them next to the \.json",
+        ),
     ],
 )
 def test_a_damaged_file_is_refused(change: dict[str, object], sentence: str, tmp_path: Path) -> None:

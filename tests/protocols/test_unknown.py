@@ -16,8 +16,9 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.sample_pairs import draw_folds
 from angulus.evaluation.protocols import pairs
 from angulus.evaluation.protocols.calibrate import calibrate, pairs_of_images
-from angulus.evaluation.protocols.distractors import megaface, trillion_pairs
+from angulus.evaluation.protocols.distractors import megaface
 from angulus.evaluation.protocols.result import Result
+from angulus.evaluation.protocols.trillion_pairs import evaluate as trillion_pairs
 from people import crowd, crowd_pairs
 
 CROWD = crowd(12, noise=0.9)

@@ -276,7 +276,7 @@ def test_a_curve_on_log_axes_leaves_out_zero_and_says_its_value() -> None:
     ("kind", "said"),
     [
         ("cmc", "one: 0.5 at rank 1."),
-        ("froc", "one: sensitivity 0.5 at 1 false positives per scan."),
+        ("froc", "one: sensitivity 0.5 at 1 false positives per case."),
         ("det", "one: no point at or below 0.01."),
     ],
 )

@@ -182,7 +182,11 @@ def test_recipe_and_environment_are_there(page: Page, runs: list[Path]) -> None:
 
 def test_groups_have_their_errors(page: Page, folder: Path) -> None:
     result = Result.read(folder / "rfw.json")
-    (chart,) = (each for each in charts(page) if each["traces"] and each["traces"][0].get("x") == ["even", "odd"])
+    drawn = [each for each in charts(page) if each["traces"] and each["traces"][0].get("x") == ["even", "odd"]]
+    (chart,) = (each for each in drawn if each["traces"][0]["type"] == "bar")
+    heat = next(each for each in drawn if each["traces"][0]["type"] == "heatmap")
+    point = Result.read(folder / "crowd.json").by_group[0]
+    assert heat["traces"][0]["z"][0][1] == pytest.approx(point.matrix("false_match")[0, 1], abs=1e-4)
     expected = [1 - result["accuracy even"], 1 - result["accuracy odd"]]
     assert chart["traces"][0]["y"] == pytest.approx(expected, abs=1e-4)
 
@@ -346,7 +350,8 @@ def test_all_charts_share_one_legend_and_one_colour_per_run(page: Page) -> None:
         assert "legend" not in chart["layout"]
         for trace in chart["traces"]:
             if trace.get("meta") in groups:
-                colour = trace.get("line", trace.get("marker"))["color"]
+                looks = trace.get("line", trace.get("marker"))
+                colour = looks["color"] if looks else trace["fillcolor"]  # of a band
                 colours.setdefault(trace["meta"], set()).add(colour)
     assert colours.keys() == set(groups)
     assert all(len(found) == 1 for found in colours.values())
@@ -364,6 +369,24 @@ def test_benchmarks_of_a_run_share_its_colour_and_differ_by_dashes() -> None:
     series = {one.name: one for one in legends.apply(curves, looks).series}
     assert series["A"].colour == series["A: lfw"].colour == series["A: cfp"].colour != series["B"].colour
     assert len({series[name].dash for name in ("A", "A: lfw", "A: cfp")}) == 3
+
+
+def test_lines_of_one_result_are_told_apart_without_hover() -> None:
+    """On a page of one run by colours, which the block's legend names; of several by dashes, which the note names."""
+    x, sizes = np.array([0.1, 0.5]), {"A, 10": "A", "A, 100": "A"}
+    two = error_curves("cmc", [(name, x, x) for name in sizes], runs=sizes)
+    other = error_curves("roc", [("A, open", x, x), ("A, closed", x, x)], runs={"A, open": "A", "A, closed": "A"})
+    single = error_curves("det", [("A", x, x)])
+    looks = legends.assign([two, other, single])
+    dressed = legends.dress([two, other, single], looks)
+    entries = {entry.name: entry.colour for entry in legends.block_entries(dressed)}
+    assert list(entries) == ["A, 10", "A, 100", "A, open", "A, closed"] and len(set(entries.values())) == 4
+    assert [one.colour for chart in dressed[:2] for one in chart.series] == list(entries.values())
+    assert [one.group for one in dressed[2].series] == ["run:A"]
+    looks = legends.assign([two, error_curves("roc", [("B", x, x)])])
+    (dashed,) = legends.dress([two], looks)
+    assert dashed.note.endswith("A, 10 is solid; A, 100 is dashed.")
+    assert {one.group for one in dashed.series} == {"run:A"}
 
 
 def test_a_variant_whose_name_begins_like_another_is_its_own(tmp_path: Path) -> None:
@@ -475,9 +498,11 @@ def test_images_that_no_pair_names_are_refused(folder: Path, tmp_path: Path) -> 
     (tmp_path / "other").mkdir()
     shutil.copy(folder / "photos" / "p0" / "0.png", tmp_path / "other" / "stranger.png")
     with pytest.raises(
-        InputError, match=r"other must hold the images of the pairs, .* it has none of these \d+, such as"
+        InputError, match=r"other must hold the images that the results show, .* it has none of these \d+, such as"
     ):
         write_report([folder / "crowd.json"], tmp_path / "page.html", images=tmp_path / "other")
-    with pytest.raises(InputError, match="images are for the pairs of saved results, but there are none here"):
+    with pytest.raises(
+        InputError, match="images are for the pairs and queries of saved results, but there are none here"
+    ):
         write_report([folder / "wide"], tmp_path / "page.html", images=folder / "photos", draws=0)
     assert not (tmp_path / "page.html").exists()

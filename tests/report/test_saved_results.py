@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from scipy.stats import norm
 from sklearn.metrics import roc_curve
 
 import people
@@ -163,12 +164,13 @@ def test_what_is_said_of_a_curve_is_what_its_table_says(long: Result, kept: Any)
     assert len(long.curves[0].x) > MOST_POINTS
     assert roc.summary == f"long: TAR {said['TAR@FAR=1e-2']} at FMR 0.01."
     assert det.summary == f"long: FNMR {1 - exact(long, 0.01):#.4g} at FMR 0.01."
-    for chart, turn in ((roc, lambda tar: tar), (det, lambda tar: 1 - tar)):
+    fars = [0.01, 0.1234, 0.3]
+    for chart, turn, place in ((roc, lambda tar: tar, float), (det, lambda tar: 1 - tar, norm.ppf)):
         line, marks = reports.traces(chart)
-        assert marks["x"] == [0.01, 0.1234, 0.3]
-        for x, y, named in zip(marks["x"], marks["y"], marks["text"], strict=True):
-            assert y == pytest.approx(turn(exact(long, x)), abs=1e-5)
-            assert f"{turn(exact(long, x)):#.4g}" in named
+        assert marks["x"] == pytest.approx(list(map(place, fars)), abs=1e-4)
+        for far, x, y, named in zip(fars, marks["x"], marks["y"], marks["text"], strict=True):
+            assert y == pytest.approx(place(turn(exact(long, far))), abs=1e-4)
+            assert f"{turn(exact(long, far)):#.4g}" in named
             assert (x, y) in set(zip(line["x"], line["y"], strict=True))
         assert (np.diff(line["x"]) >= 0).all()
         assert marks["meta"] == line["meta"] == "run:long"
@@ -209,7 +211,7 @@ def test_froc_goes_through_its_sensitivities() -> None:
     curve = Curve("froc", "luna16", np.array([0.0, 0.5, 2.0]), np.array([0.0, 0.5, 0.8]))
     number = Number("sensitivity@FP/scan=1", 0.6)
     (chart,) = saved_results.result_curves({"one": Result("luna16", (number,), {}, {}, curves=(curve,))})
-    assert chart.summary == "one: sensitivity 0.6000 at 1 false positives per scan."
+    assert chart.summary == "one: sensitivity 0.6000 at 1 false positives per case."
     assert (reports.traces(chart)[0]["x"], reports.traces(chart)[0]["y"]) == ([0.5, 1, 2], [0.5, 0.6, 0.8])
 
 

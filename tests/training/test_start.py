@@ -16,6 +16,7 @@ from angulus.core.checks import InputError
 from angulus.data import Splits
 from angulus.experiments import build
 from angulus.experiments.run import run
+from angulus.models import artifact
 from angulus.training import start
 from angulus.training.state import load_checkpoint
 
@@ -66,13 +67,17 @@ def test_a_run_on_other_classes_gives_the_backbone_alone(trained: Path) -> None:
     )
 
 
-def test_a_model_folder_gives_the_backbone(trained: Path) -> None:
+def test_a_model_folder_gives_the_backbone_and_the_weights_of_the_same_classes(trained: Path) -> None:
     job = build.job(tiny.validated("training.seed=3"), tiny.splits())
     fresh = job.head.weight.detach().clone()
     build.start_from(trained / "model", job)
     found = angulus.load(trained / "model").backbone.state_dict()
     assert tiny.differences(dict(job.backbone.state_dict()), dict(found)) == []
-    assert torch.equal(job.head.weight, fresh)
+    classifier = angulus.load(trained / "model").classifier
+    assert classifier is not None and torch.equal(job.head.weight, classifier.weight)
+    other = build.job(tiny.validated("training.seed=3"), renamed())
+    build.start_from(trained / "model", other)
+    assert torch.equal(other.head.weight, fresh)
 
 
 def test_a_model_folder_beside_a_damaged_checkpoint_starts_where_nobody_is_held_out(
@@ -184,7 +189,8 @@ def test_a_start_that_held_out_the_same_people_is_taken_and_one_of_another_seed_
 
 def test_what_cannot_be_told_of_held_out_people_is_warned_of(trained: Path, tmp_path: Path) -> None:
     job = build.job(tiny.validated(HELD), *build.hold_out(tiny.validated(HELD), tiny.splits()))
-    (tmp_path / "model").symlink_to(trained / "model")  # without its run
+    model = angulus.load(trained / "model")
+    artifact.save(model.config, model.backbone, tmp_path / "model")  # without its run and its classes
     with pytest.warns(UserWarning, match="does not name the classes it was trained on; with some held out"):
         build.start_from(tmp_path / "model", job)
     assert job.held_out is not None

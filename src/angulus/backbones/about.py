@@ -18,7 +18,7 @@ ABOUT = {
     "vgg13": "VGG-13, with its second hidden layer as features, for images of 224x224 pixels.",
     "resnet34": "ResNet-34, of units with two 3x3 convolutions, for images of 224x224 pixels.",
     "resnet50": "ResNet-50, of units with a bottleneck, for images of 224x224 pixels.",
-    **{f"ir{layers}": _IR.format(layers) for layers in (18, 34, 50, 100)},
+    **{f"ir{layers}": _IR.format(layers) for layers in (18, 34, 50, 100, 200)},
     "spherenet20": "SphereFace's residual net with 20 layers and no batch norm, for faces of 112x96 pixels.",
     "spherenet64": "SphereFace's residual net with 64 layers and no batch norm, for faces of 112x96 pixels.",
     "wen28": "The net of center loss and NormFace, with 28 layers, for faces of 112x96 pixels.",

@@ -1,4 +1,4 @@
-"""The improved residual nets of ArcFace: 18, 34, 50 and 100 layers, with output setting E."""
+"""The improved residual nets of ArcFace: 18 to 200 layers, with output setting E."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from angulus.backbones.layers import Backbone, FeatureLayer, ImageSize, Residual, check_dropout, check_sizes
 from angulus.core.checks import flag
 
-_DEPTHS = {"ir18": (2, 2, 2, 2), "ir34": (3, 4, 6, 3), "ir50": (3, 4, 14, 3), "ir100": (3, 13, 30, 3)}
+DEPTHS = {  # units per stage
+    "ir18": (2, 2, 2, 2),
+    "ir34": (3, 4, 6, 3),
+    "ir50": (3, 4, 14, 3),
+    "ir100": (3, 13, 30, 3),
+    "ir200": (6, 26, 60, 6),
+}
+CHANNELS = (64, 128, 256, 512)  # of the stages
 
 
 def improved_residual_net(
@@ -21,8 +28,9 @@ def improved_residual_net(
     embedding_size: int = 512,
     dropout: float = 0.4,
     squeeze_excitation: bool = False,
+    subsample: bool = False,
 ) -> Backbone:
-    """An improved residual net: "ir18", "ir34", "ir50" or "ir100" (LResNet..E-IR, and SE-LResNet..E-IR).
+    """An improved residual net: "ir18", "ir34", "ir50", "ir100" or "ir200" (LResNet..E-IR, and SE-LResNet..E-IR).
 
     conv 3x3 (stride 1), 64 - batch norm - PReLU - four stages of units with 64, 128, 256 and 512 channels, the first
     of each with stride 2 - output E: batch norm - dropout - FC embedding_size - batch norm. A unit is batch norm - conv
@@ -36,6 +44,7 @@ def improved_residual_net(
     ir34   3, 4, 6, 3     34,139,328
     ir50   3, 4, 14, 3    43,590,848
     ir100  3, 13, 30, 3   65,156,160
+    ir200  6, 26, 60, 6   118,833,920
     =====  =============  ===========================================
 
     Args:
@@ -43,6 +52,8 @@ def improved_residual_net(
         embedding_size: 512 in the paper.
         dropout: share of the last map set to zero in training, in [0, 1); 0.4 in the paper, 0 in recent practice.
         squeeze_excitation: whether each unit ends in a squeeze-excitation block.
+        subsample: whether the first unit, which halves the map and keeps the channels, adds every second pixel of its
+            input in place of a projection, as the nets of AdaFace's authors do.
 
     Source: Deng, Guo, Xue, Zafeiriou, "ArcFace: additive angular margin loss for deep face recognition", CVPR 2019,
     section 3.1; the unit, input and output settings in its first version (arXiv 1801.07698v1), section 3.2.
@@ -57,8 +68,9 @@ def improved_residual_net(
     """
     sides = check_sizes(net, in_channels, image_size, embedding_size, smallest=16)
     flag("squeeze_excitation", squeeze_excitation)
-    stages = zip((64, 128, 256, 512), _DEPTHS[net], (2, 2, 2, 2), strict=True)
-    layers = [*stem(in_channels, 64), *_units(64, stages, squeeze_excitation)]
+    flag("subsample", subsample)
+    stages = zip(CHANNELS, DEPTHS[net], (2, 2, 2, 2), strict=True)
+    layers = [*stem(in_channels, 64), *_units(64, stages, squeeze_excitation, subsample)]
     layers += output_e(512, sides, embedding_size, check_dropout(dropout))
     return Backbone(layers, in_channels, sides, embedding_size)
 
@@ -88,11 +100,13 @@ def slim_resnet(
     return Backbone(layers, in_channels, sides, embedding_size)
 
 
-def _units(below: int, stages: Iterable[tuple[int, int, int]], squeeze_excitation: bool = False) -> Iterator[nn.Module]:
+def _units(
+    below: int, stages: Iterable[tuple[int, int, int]], squeeze_excitation: bool = False, subsample: bool = False
+) -> Iterator[nn.Module]:
     """The units of stages of (channels, units, stride of the first)."""
     for channels, depth, stride in stages:
         for unit in range(depth):
-            yield improved_residual(below, channels, stride if unit == 0 else 1, squeeze_excitation)
+            yield improved_residual(below, channels, stride if unit == 0 else 1, squeeze_excitation, subsample)
             below = channels
 
 
@@ -102,7 +116,9 @@ def stem(in_channels: int, channels: int, stride: int = 1) -> list[nn.Module]:
     return [convolution, nn.BatchNorm2d(channels), nn.PReLU(channels)]
 
 
-def improved_residual(below: int, channels: int, stride: int, squeeze_excitation: bool) -> nn.Module:
+def improved_residual(
+    below: int, channels: int, stride: int, squeeze_excitation: bool, subsample: bool = False
+) -> nn.Module:
     """BN - conv - BN - PReLU - conv (stride) - BN, perhaps squeeze-excitation, added to the input."""
     branch: list[nn.Module] = [nn.BatchNorm2d(below), *stem(below, channels)]
     branch += [nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(channels)]
@@ -110,6 +126,8 @@ def improved_residual(below: int, channels: int, stride: int, squeeze_excitation
         branch.append(SqueezeExcitation(channels))
     if stride == 1 and below == channels:
         return Residual(nn.Sequential(*branch))
+    if below == channels and subsample:
+        return Residual(nn.Sequential(*branch), nn.MaxPool2d(1, stride))
     projection = nn.Conv2d(below, channels, 1, stride=stride, bias=False)
     return Residual(nn.Sequential(*branch), nn.Sequential(projection, nn.BatchNorm2d(channels)))
 

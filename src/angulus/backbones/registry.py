@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from angulus.backbones import timm_models
-from angulus.backbones.arcface import improved_residual_net, slim_resnet
+from angulus.backbones.arcface import DEPTHS, improved_residual_net, slim_resnet
 from angulus.backbones.attention import attention56_irse
 from angulus.backbones.imagenet import resnet, vgg13
 from angulus.backbones.inception import inception_resnet_v1
@@ -32,7 +32,7 @@ _TABLE: dict[str, Callable[..., nn.Module]] = {
     **{net: partial(feature_incay_net, net) for net in ("fi_mnist", "fi_cifar10", "fi_cifar100")},
     "vgg13": vgg13,
     **{net: partial(resnet, net) for net in ("resnet34", "resnet50")},
-    **{net: partial(improved_residual_net, net) for net in ("ir18", "ir34", "ir50", "ir100")},
+    **{net: partial(improved_residual_net, net) for net in DEPTHS},
     **{net: partial(spherenet, net) for net in ("spherenet20", "spherenet64")},
     "wen28": wen28,
     "light_cnn9": light_cnn9,

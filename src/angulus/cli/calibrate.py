@@ -7,8 +7,20 @@ from typing import Annotated, Optional
 
 import typer
 
-from angulus.cli.output import Digits, Draws, Flip, Json, Output, Plot, Seed, refuse_unwritable, say
-from angulus.cli.pair_lists import Embedded, Format, read_list
+from angulus.cli.output import (
+    Digits,
+    Draws,
+    Flip,
+    GroupsFile,
+    Json,
+    Output,
+    Plot,
+    Seed,
+    refuse_no_groups,
+    refuse_unwritable,
+    say,
+)
+from angulus.cli.pair_lists import Embedded, Format, IdParts, IdStrip, read_list
 from angulus.core import checks, files
 
 
@@ -31,6 +43,9 @@ def calibrate(
         ),
     ] = None,
     form: Format = "auto",
+    id_strip: IdStrip = None,
+    id_parts: IdParts = None,
+    groups: GroupsFile = None,
     fmr: Annotated[float, typer.Option("--fmr", help="The target: the threshold's FMR does not exceed it.")] = 1e-3,
     impostors: Annotated[
         Optional[int],  # noqa: UP045
@@ -46,6 +61,8 @@ def calibrate(
     """Choose the threshold for a target FMR on your own pairs or labelled images, and measure it, also by group."""
     from angulus.core.contract import describe_model
     from angulus.core.embeddings import Embeddings
+    from angulus.core.id_rule import IdRule
+    from angulus.evaluation.lists.groups_csv import with_groups
     from angulus.evaluation.protocols import calibrate as protocol
     from angulus.models import artifact
 
@@ -62,9 +79,12 @@ def calibrate(
             raise checks.InputError(f"--out is the calibration and --json what was measured; both are {out}; name two")
     if pairs is not None and impostors is not None:
         raise checks.InputError("--impostors draws pairs of labelled images; leave it out where --pairs lists them")
-    read = Embeddings.read(embeddings)
+    read = Embeddings.read(embeddings).match_by(IdRule(tuple(id_strip or ()), id_parts))
+    if groups is not None:
+        read = with_groups(read, groups)
     given = read_list(pairs, form) if pairs else protocol.pairs_of_images(read, impostors=impostors, seed=seed)
     calibration, found = protocol.calibrate(read, given, target_fmr=fmr, flip=flip, draws=draws, seed=seed)
+    refuse_no_groups(groups, found)
     output.show(found)
     if model is not None:
         name = artifact.calibrate(model, calibration)

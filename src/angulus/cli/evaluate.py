@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from angulus.cli.engine import Device, TimeoutS, engine
-from angulus.cli.output import Digits, Json, Output, Plot, say, show_table
+from angulus.cli.output import Digits, GroupsFile, Json, Output, Plot, Report, refuse_no_groups, say, show_table
 from angulus.core import checks
+from angulus.core.files import digest
 from angulus.evaluation.registry import COMMANDS, Parameter, Protocol
+
+if TYPE_CHECKING:
+    from angulus.evaluation.runners import Inputs
 
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure embeddings, predictions or marks by a protocol.")
 
 CAPTION = "embeddings: a file .npz, .safetensors or .parquet with embeddings [N, d] and ids [N]"
-OUTPUT: dict[str, Any] = {"json": (Json, None), "plot": (Plot, None), "digits": (Digits, 4)}
+GROUPS: dict[str, Any] = {"groups": (GroupsFile, None)}
+OUTPUT: dict[str, Any] = {"json": (Json, None), "plot": (Plot, None), "digits": (Digits, 4), "report": (Report, None)}
 ENGINE: dict[str, Any] = {"device": (Device, "cpu"), "timeout_s": (TimeoutS, 3600.0)}
 
 
@@ -46,9 +53,9 @@ def command(protocol: Protocol) -> Callable[..., None]:
     files = [parameter for parameter in (protocol.images, protocol.others, protocol.samples) if parameter]
     named = {f"list_{parameter.name}": parameter for parameter in protocol.lists}
     named |= {parameter.name: parameter for parameter in protocol.options}
-    annotated: dict[str, Any] = {parameter.name: (_argument(parameter), inspect.Parameter.empty) for parameter in files}
+    annotated: dict[str, Any] = {parameter.name: _argument(parameter) for parameter in files}
     annotated |= {key: _option(parameter) for key, parameter in named.items()}
-    annotated |= (ENGINE if protocol.shared else {}) | OUTPUT
+    annotated |= (GROUPS if protocol.by_group else {}) | (ENGINE if protocol.shared else {}) | OUTPUT
 
     def run(**values: Any) -> None:
         _run(protocol, values)
@@ -64,8 +71,11 @@ def command(protocol: Protocol) -> Callable[..., None]:
     return run
 
 
-def _argument(parameter: Parameter) -> Any:
-    return Annotated[parameter.type, typer.Argument(metavar=parameter.flag, help=parameter.help)]
+def _argument(parameter: Parameter) -> tuple[Any, Any]:
+    """The annotation and the default of a positional file."""
+    type_ = parameter.type if parameter.required else Optional[parameter.type]  # noqa: UP045  # typer
+    info = typer.Argument(metavar=parameter.flag, help=parameter.help, show_default=False)
+    return Annotated[type_, info], inspect.Parameter.empty if parameter.required else None
 
 
 def _option(parameter: Parameter) -> tuple[Any, Any]:
@@ -96,13 +106,25 @@ def _run(protocol: Protocol, values: dict[str, Any]) -> None:
             samples=(samples,) if isinstance(samples, Path) else tuple(samples),
             names={parameter.name: parameter.option for parameter in parameters},
             report=say,
+            groups=values.get("groups"),
             scoring=stack.enter_context(engine(values["device"], values["timeout_s"]))
             if protocol.shared
             else scoring.DEFAULT,
         )
         result = protocol.run(inputs)
+        refuse_no_groups(inputs.groups, result)
         if inputs.scoring.ranks.rank == 0:
+            if output.json or output.report:
+                result = replace(result, about={**result.about, **_provenance(inputs)})
             output.show(result)
+
+
+def _provenance(inputs: Inputs) -> dict[str, Any]:
+    """When this was measured, and the SHA-256 of each file that was read."""
+    listed = [path for given in inputs.lists.values() for path in (given if isinstance(given, list) else [given])]
+    paths = [path for path in (inputs.images, inputs.others, *inputs.samples, *listed) if isinstance(path, Path)]
+    date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    return {"date": date, "files": {str(path): digest(path) for path in paths}}
 
 
 def _groups(items: list[str]) -> dict[str, Path]:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,23 @@ JsonFile = Annotated[
 ]
 Plot = Annotated[
     Path | None,
-    typer.Option("--plot", help="Draw the result's curves into this folder, as NAME-KIND.png.", show_default=False),
+    typer.Option(
+        "--plot", help="Draw the result's curves and groups into this folder, as NAME-KIND.png.", show_default=False
+    ),
+]
+GroupsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--groups",
+        help="A CSV id,group: error rates by group of people. Else the embeddings' groups.",
+        show_default=False,
+    ),
+]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        "--report", help="Write the result as one .html page: tables, curves, choices, hashes.", show_default=False
+    ),
 ]
 Digits = Annotated[int, typer.Option("--digits", min=1, max=17, help="Significant digits that are printed.")]
 Draws = Annotated[int, typer.Option("--draws", help="Resamples behind the intervals; 0 for none.")]
@@ -86,9 +103,11 @@ class Output:
     json: Path | None
     plot: Path | None
     digits: int
+    report: Path | None = None
 
     def __post_init__(self) -> None:
         refuse_unwritable("--json", self.json)
+        refuse_unwritable("--report", self.report, ".html")
         if self.plot is not None:
             _refuse_beneath_file("--plot", self.plot / "any.png")
 
@@ -106,6 +125,16 @@ class Output:
         if self.plot is not None:
             drawn = _draw(result, self.plot, self.json.stem if self.json else _name(result))
             say(f"Drawn: {', '.join(map(str, drawn))}" if drawn else f"{result.protocol} has no curves to draw")
+        if self.report is not None:
+            _write_page(result, self.json, self.report)
+
+
+def refuse_no_groups(path: Path | None, result: Result) -> None:
+    """Refuse a CSV of groups that gave no error rates by group, with the reason."""
+    if path is not None and not result.by_group:
+        start = "no error rates by group: "
+        reasons = [note.removeprefix(start) for note in result.notes if note.startswith(start)]
+        raise checks.InputError(f"{path} gives no error rates by group: {'; '.join(reasons) or 'no groups are known'}")
 
 
 def save_json(path: Path | None, content: Mapping[str, Any]) -> None:
@@ -155,6 +184,18 @@ def say(text: str) -> None:
     Console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
+def _write_page(result: Result, saved: Path | None, page: Path) -> None:
+    """Write the page that `angulus report` makes of the saved result; one that is not kept is saved for the moment."""
+    from angulus.report.sections import write_report
+
+    with tempfile.TemporaryDirectory() as folder:
+        if saved is None:
+            saved = Path(folder) / f"{result.protocol}.json"
+            result.save(saved)
+        size = write_report([saved], page)
+    say(f"{page}: {size / 2**20:.1f} MiB; open it in a browser")
+
+
 def _name(result: Result) -> str:
     """Protocol, embeddings and list of a result, so that pictures of two models can share a folder."""
     files = [Path(str(result.about[which])).name for which in ("embeddings", "pairs") if which in result.about]
@@ -162,7 +203,7 @@ def _name(result: Result) -> str:
 
 
 def _draw(result: Result, folder: Path, name: str) -> list[Path]:
-    from angulus.report.charts import error_curves
+    from angulus.report.charts import error_curves, group_heat_map
     from angulus.report.render_png import render_png
 
     files.make_folder(folder)
@@ -171,4 +212,8 @@ def _draw(result: Result, folder: Path, name: str) -> list[Path]:
         lines = [(curve.name, curve.x, curve.y) for curve in result.curves if curve.kind == kind]
         drawn.append(folder / f"{name}-{kind}.png")
         render_png(error_curves(kind, lines, title=name), drawn[-1])
+    for point in result.by_group:
+        if any(len(cell.groups) > 1 for cell in point.cells):
+            drawn.append(folder / f"{name}-groups-{re.sub('[^A-Za-z0-9.-]+', '-', point.at)}.png")
+            render_png(group_heat_map(point), drawn[-1])
     return drawn

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from angulus.cli.output import say
+from angulus.evaluation.registry import ID_RULE
 
 if TYPE_CHECKING:
     from angulus.evaluation.lists.pair_list import PairList
@@ -16,6 +17,10 @@ Embedded = Annotated[Path, typer.Argument(metavar="EMBEDDINGS", help=".npz, .saf
 Format = Annotated[
     str, typer.Option("--format", help="plain (`a b 0|1` a line), lfw or two-line (CALFW, CPLFW); auto: detect it.")
 ]
+
+_STRIP, _PARTS = ID_RULE
+IdStrip = Annotated[Optional[list[str]], typer.Option(_STRIP.option, help=_STRIP.help, show_default=False)]  # noqa: UP045  # typer
+IdParts = Annotated[Optional[int], typer.Option(_PARTS.option, help=_PARTS.help, show_default=False)]  # noqa: UP045
 
 
 def read_list(path: Path, form: str) -> PairList:

@@ -91,12 +91,17 @@ def query(
     effort: Annotated[
         int | None, typer.Option(help="Approximate: lists or neighbours to search; 64 by default.")
     ] = None,
+    by: Annotated[str, typer.Option(help="A match is a photo, or the best photo of each person: person.")] = "photo",
+    exclude_self: Annotated[
+        bool, typer.Option("--exclude-self", help="Leave out the gallery's photo with the query's own id.")
+    ] = False,
     flip: Flip = None,
     json: JsonFile = None,
 ) -> None:
     """Identify the person in each image: the nearest in the gallery, or nobody if all are below the threshold."""
     from angulus.core.embeddings import Embeddings
     from angulus.search import EFFORT, threshold_of
+    from angulus.search.vector_gallery import BY
 
     refuse_unwritable("--json", json)
     if effort is not None and not approximate:
@@ -109,7 +114,8 @@ def query(
     calibrated = None if calibration is None else read_calibration(calibration)
     limit = threshold if calibrated is None else threshold_of(calibrated, opened.about(), opened.store.where)
     effort = (EFFORT if effort is None else effort) if approximate else None
-    answers = opened.query(read, top=top, threshold=limit, flip=flip, effort=effort)
+    checks.choice("--by", by, BY)
+    answers = opened.query(read, top=top, threshold=limit, flip=flip, effort=effort, by=by, exclude_self=exclude_self)
     _show(answers)
     nobody = sum(not answer.matches for answer in answers)
     if limit is None:
@@ -124,7 +130,7 @@ def query(
         if warning:
             checks.warn(warning)
     if effort is not None:
-        recall = opened.recall(read, top=top, flip=flip, effort=effort)
+        recall = opened.recall(read, top=top, flip=flip, effort=effort, by=by, exclude_self=exclude_self)
         say(
             f"approximate: {100 * recall.value:.1f} % of the true {recall.top} nearest, over {recall.queries:,} queries"
         )

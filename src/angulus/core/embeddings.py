@@ -1,15 +1,16 @@
 """Embeddings of any model: vectors with ids and optional columns; checked, looked up by id, normalised.
 
-One file is all that an evaluation needs: `.npz` (memory-mapped if not compressed), `.safetensors` (memory-mapped) or
-`.parquet`.
+One file is all that an evaluation needs: `.npz` (memory-mapped if not compressed), `.safetensors` (memory-mapped),
+`.parquet`, or a `.bin` matrix; or a folder of `.bin` files, one per image.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from angulus.core import checks, files, formats
+from angulus.core import checks, formats
 from angulus.core.checks import InputError
 from angulus.core.contract import describe_model, split_model_name
 from angulus.core.formats.columns import is_missing, is_text, known_or_empty, text_array
+from angulus.core.id_rule import IdRule, propose, stem
 
 NUMBERS = ("norms", "detector_scores")
-TEXTS = ("labels", "groups", "media", "templates", "models")
+TEXTS = ("labels", "groups", "media", "templates", "models", "cameras", "splits")
+MISSING = ("refuse", "fail")  # what becomes of a list's ids without embedding
 UNKNOWN_ONES = ("labels", "groups")  # columns where some texts mean unknown
 
 _DTYPES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
@@ -47,9 +50,12 @@ class Embeddings:
         media: [N] of str, the medium (a video or a still) that an image is from.
         templates: [N] of str.
         models: [N] of str, the model and flip rule that made each vector, as `angulus embed` names them.
+        cameras: [N] of str, the camera that took each image, for re-identification.
+        splits: [N] of str, such as query and gallery, or train and test.
         flipped: [N, d], the embeddings of the mirrored images.
         source: where they come from, for messages and results.
         zero_vectors: "refuse"; or "keep": vectors of zeros stay, and their cosine with anything is defined as 0.
+        id_rule: under which the ids are, and by which `rows` shortens those of a list; see `match_by`.
 
     >>> two = Embeddings(np.array([[3.0, 4.0], [0.0, 2.0]]), np.array(["a.jpg", "b.jpg"]))
     >>> two.unit(two.rows(["b"], "my list")).tolist(), two.feature_norms.tolist()
@@ -65,9 +71,12 @@ class Embeddings:
     media: NDArray[np.str_] | None = None
     templates: NDArray[np.str_] | None = None
     models: NDArray[np.str_] | None = None
+    cameras: NDArray[np.str_] | None = None
+    splits: NDArray[np.str_] | None = None
     flipped: NDArray[np.floating[Any]] | None = None
     source: str = "these embeddings"
     zero_vectors: str = "refuse"
+    id_rule: IdRule | None = None
 
     def __post_init__(self) -> None:
         checks.choice("zero_vectors", self.zero_vectors, ("refuse", "keep"))
@@ -88,12 +97,14 @@ class Embeddings:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], *, zero_vectors: str = "refuse") -> Embeddings:
-        """Read `.npz`, `.safetensors` or `.parquet`.
+        """Read `.npz`, `.safetensors`, `.parquet`, a `.bin` matrix, or a folder of `.bin` files, one per image.
 
         The file holds `embeddings` [N, d] and `ids`, and optionally `norms`, `detector_scores`, `labels`, `groups`,
-        `media`, `templates`, `models`, `flipped`. Whole numbers are accepted as text. A `.safetensors` has text as a
-        JSON list in its metadata under the column's name, or one per line in `PATH.NAME.txt`. A warning names other
-        columns, which are not read. Checksums are verified if the file has them, as every `.npz` does.
+        `media`, `templates`, `models`, `cameras`, `splits`, `flipped`. Whole numbers are accepted as text. A
+        `.safetensors` has text as a JSON list in its metadata under the column's name, or one per line in
+        `PATH.NAME.txt`; a `.bin` in such files. In a folder of `.bin` files, an id is the path below it up to its image
+        suffix: `A/1.jpg` of `A/1.jpg_arcface.bin`. A warning names other columns, which are not read. Checksums are
+        verified if the file has them, as every `.npz` does.
         """
         path = Path(path)
         names = ("embeddings", "ids", "flipped", *NUMBERS, *TEXTS)
@@ -110,28 +121,46 @@ class Embeddings:
         flipped = {} if self.flipped is None else {"flipped": self.flipped}
         formats.write(Path(path), columns | flipped | dict(self._present(*NUMBERS, *TEXTS)))
 
-    def rows(self, ids: ArrayLike, what: str) -> NDArray[np.int64]:
+    def match_by(self, rule: IdRule) -> Embeddings:
+        """The same embeddings with ids under a rule; errors of `rows` then propose the rule that would fit.
+
+        Raises:
+            checks.InputError: ids that become the same, or empty.
+        """
+        if rule:
+            return replace(self, ids=text_array(rule.change_all(self.ids.tolist(), self.source)), id_rule=rule)
+        same = copy.copy(self)  # `replace` would check all vectors again
+        object.__setattr__(same, "id_rule", rule)
+        return same
+
+    def rows(self, ids: ArrayLike, what: str, *, missing: str | None = None) -> NDArray[np.int64]:
         """Positions [K] in [0, N) of these ids [K], which may repeat; `what` names the list they are from, for errors.
 
         If some are not found as they are, image suffixes (.jpg, .png, ...) are dropped on both sides; then each id must
         match exactly one embedding, and no two different ids the same one.
 
+        Args:
+            missing: "fail": −1 for an id without embedding, as long as some id has one; "refuse": an error that names
+                this option; None: an error.
+
         Raises:
             checks.InputError: ids are missing (counted, the first three named), or ambiguous without their suffix.
         """
+        if missing is not None:
+            checks.choice("missing", missing, MISSING)
         asked = list(map(str, np.asarray(ids).tolist()))
+        if self.id_rule is not None:
+            asked = self.id_rule.shorten_all(asked, what)
         rows = [self._row_of.get(name, -1) for name in asked]
         if -1 not in rows:
             return np.array(rows, dtype=np.int64)
-        stems = [_stem(name) for name in asked]
+        stems = [stem(name) for name in asked]
         unmatched = dict.fromkeys(name for name, row in zip(asked, rows, strict=True) if row == -1)
-        missing = [name for name in unmatched if _stem(name) not in self._row_of_stem]
-        if missing:
-            absent = f"{len(missing)} of the {len(set(asked))} ids of {what} have no embedding in {self.source}"
-            way = f"its ids look like {checks.shown(str(self.ids[0]))}; name the embeddings as {what} does"
-            raise InputError(f"{absent}: {_first(missing)}; {way}")
+        absent = [name for name in unmatched if stem(name) not in self._row_of_stem]
+        if absent and (missing != "fail" or len(absent) == len(set(asked))):
+            raise self._absent(absent, asked, what, missing)
         self._check_unambiguous(asked, stems, what)
-        return np.array([self._row_of_stem[stem] for stem in stems], dtype=np.int64)
+        return np.array([self._row_of_stem.get(name, -1) for name in stems], dtype=np.int64)
 
     def fused(self, rows: slice | NDArray[np.int64], flip: str | None = None) -> NDArray[np.floating[Any]]:
         """Vectors of chosen rows (positions [K], or a slice), as stored or joined with the mirrored images' vectors.
@@ -202,8 +231,9 @@ class Embeddings:
 
     @property
     def origin(self) -> dict[str, str]:
-        """The source of the vectors, and the model and flip rule if known; for a result."""
-        return {"embeddings": self.source} | ({} if self.model is None else {"model": self.model})
+        """The source of the vectors, the model and flip rule if known, and the rule of the ids; for a result."""
+        rule = {"id_rule": str(self.id_rule)} if self.id_rule else {}
+        return {"embeddings": self.source} | ({} if self.model is None else {"model": self.model}) | rule
 
     def lengths(self, rows: NDArray[np.int64], flip: str | None = None) -> NDArray[np.float64]:
         """Norms of the features [K] float64, before any normalisation, joined by `flip` as in `fused`.
@@ -253,7 +283,7 @@ class Embeddings:
 
     @cached_property
     def _row_of_stem(self) -> dict[str, int]:
-        return {_stem(name): row for name, row in self._row_of.items()}
+        return {stem(name): row for name, row in self._row_of.items()}
 
     def _check_flip(self, flip: str | None) -> None:
         if flip is None:
@@ -274,13 +304,21 @@ class Embeddings:
             raise InputError(f"rows must be in [0, {len(self)}); got {int(rows.min())} to {int(rows.max())}")
         return rows.astype(np.int64)
 
+    def _absent(self, absent: list[str], asked: list[str], what: str, missing: str | None) -> InputError:
+        fault = f"{len(absent)} of the {len(set(asked))} ids of {what} have no embedding in {self.source}"
+        rule = "" if self.id_rule is None else propose(self.ids.tolist(), asked)
+        way = rule or f"name the embeddings as {what} does"
+        if missing == "refuse" and not rule and len(absent) < len(set(asked)):
+            way += ", or count images without embedding as failures to enrol with --missing fail"
+        return InputError(f"{fault}: {_first(absent)}; its ids look like {checks.shown(str(self.ids[0]))}; {way}")
+
     def _check_unambiguous(self, asked: list[str], stems: list[str], what: str) -> None:
         wanted = dict(zip(stems, asked, strict=True))
         merged = [name for stem, name in zip(stems, asked, strict=True) if wanted[stem] != name]
         if merged:
             raise self._wrong(f"ids of {what} must stay different without their image suffix", _first(merged))
         rows = self._row_of_stem
-        double = [name for name, row in self._row_of.items() if rows[_stem(name)] != row and _stem(name) in wanted]
+        double = [name for name, row in self._row_of.items() if rows[stem(name)] != row and stem(name) in wanted]
         if double:
             rule = f"ids that {what} asks for without their image suffix must meet one embedding each"
             raise self._wrong(rule, _first(double))
@@ -368,11 +406,6 @@ def _lengths(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 
 def _shape(value: Any) -> object:
     return list(value.shape) if isinstance(value, np.ndarray) else type(value).__name__
-
-
-def _stem(name: str) -> str:
-    head, dot, suffix = name.rpartition(".")
-    return head if dot and f".{suffix.lower()}" in files.IMAGE_SUFFIXES else name
 
 
 def _first(names: list[str], count: int | None = None) -> str:

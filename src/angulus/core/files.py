@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import re
@@ -92,6 +93,15 @@ def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     write_text(path, text, errors="backslashreplace")  # what is not UTF-8 becomes JSON's own escape
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file; of a folder, of the names and digests of its files in order, so that any change shows."""
+    if path.is_dir():
+        lines = [f"{file.relative_to(path)} {digest(file)}\n" for file in sorted(path.rglob("*")) if file.is_file()]
+        return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_folder(path: Path) -> None:

@@ -11,16 +11,11 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import pydantic
 import pydantic_core
 
-from angulus.core import checks, redact
+from angulus.core import checks, redact, wording
 from angulus.core.checks import InputError
 
 T = TypeVar("T")
 _SECTION = "__section__"  # the attribute with a class's path in a recipe
-
-PLAIN_WORDS = {  # for what pydantic's messages say
-    "greater than or equal to": "at least", "less than or equal to": "at most", "greater than": "above",
-    "less than": "below", " after validation": "",
-}  # fmt: skip
 
 
 def from_python(cls: type[T], section: str = "") -> type[T]:
@@ -76,10 +71,7 @@ def _sentence(error: Any, root: type) -> str:
     got = checks.shown(redact.values(error["input"], where))
     if error["type"] in ("dataclass_type", "dict_type", "union_tag_not_found"):
         return f"{where} must be a mapping of keys to values; got {got}"
-    rule = error["msg"].partition(" should ")[2] or error["msg"]
-    for pydantics, plain in PLAIN_WORDS.items():
-        rule = rule.replace(pydantics, plain)
-    return f"{where} must {rule}; got {got}"
+    return f"{where} must {wording.plain_rule(error['msg'])}; got {got}"
 
 
 def _unknown_key(location: tuple[str | int, ...], root: type) -> str:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 
+_PLAIN = {  # for what pydantic's messages say
+    "greater than or equal to": "at least", "less than or equal to": "at most", "greater than": "above",
+    "less than": "below", " after validation": "",
+}  # fmt: skip
 _FORMULA = (*"=+-@＝＋－＠", "\t", "\r", "\n")  # the full-width signs too
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
@@ -15,6 +19,18 @@ def plural(word: str, count: int) -> str:
     ['0 images', '1 image', '2 images']
     """
     return word if count == 1 else f"{word}s"
+
+
+def plain_rule(message: str) -> str:
+    """The rule in one of pydantic's messages, to follow "must".
+
+    >>> plain_rule("Input should be greater than or equal to 0")
+    'be at least 0'
+    """
+    rule = message.partition(" should ")[2] or message
+    for pydantics, plain in _PLAIN.items():
+        rule = rule.replace(pydantics, plain)
+    return rule
 
 
 def progress(done: int, total: int | None, seconds: float) -> str:

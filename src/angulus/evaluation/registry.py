@@ -59,12 +59,13 @@ class Protocol:
     shared: bool = False  # whether processes under torchrun share its work
     available: Literal["command", "recipe", "both"] = "both"  # as a command, in recipes, or both
     by_quality: bool = False  # whether it splits samples into good and low quality
+    by_group: bool = False  # whether it measures error rates of groups of people, which `--groups` may name
 
     def run(self, inputs: Inputs) -> Result:
         """Compute the result."""
         from angulus.evaluation import runners
 
-        result: Result = getattr(runners, self.runner or self.name.replace("-", "_"))(inputs)
+        result: Result = getattr(runners, self.runner or self.name.replace("-", "_"))(inputs.with_id_rule())
         return result
 
     def check(self, where: str, lists: Mapping[str, str], options: Mapping[str, Any]) -> None:
@@ -124,7 +125,7 @@ def _file(name: str, help: str, flag: str = "", type: Any = Path, required: bool
 
 
 # files and options that several protocols share
-EMBEDDINGS = _file("images", ".npz, .safetensors or .parquet.", "EMBEDDINGS")
+EMBEDDINGS = _file("images", ".npz, .safetensors, .parquet, or .bin files of vectors.", "EMBEDDINGS")
 DRAWS = Parameter("draws", "Resamples behind the intervals; 0 for none.", int, 1000)
 SEED = Parameter("seed", "Seed of the resamples.", int, 0)
 FLIP = Parameter("flip", "Fuse with the mirrored images' embeddings: sum or concat.")
@@ -137,8 +138,18 @@ FORMAT = Parameter("format", "plain (`a b 0|1` a line), lfw, two-line (CALFW, CP
 REFERENCE = _file("reference", "Another model's, of the same samples, whose norms decide.", required=False)
 LOW_FRACTION = Parameter("low_fraction", "Share of the samples that is low quality.", float, 0.2)
 
+MISSING = Parameter(
+    "missing",
+    "Images of the list without embedding: refuse; or fail: failures to enrol, which match nobody.",
+    default="refuse",
+)
+ID_RULE = (
+    Parameter("id_strip", "Cut this text off the start or end of the embeddings' ids; repeat for several.", list[str]),
+    Parameter("id_parts", "Compare only the last N parts of ids such as a/b/c.jpg.", int),
+)
+
 _BOOTSTRAP = (DRAWS, SEED)
-_VERIFICATION = (METRIC, FLIP, PCA, FARS, *_BOOTSTRAP)
+_VERIFICATION = (METRIC, FLIP, PCA, FARS, MISSING, *_BOOTSTRAP)
 _TEMPLATES = (
     Parameter("ids", "file: ids are img/1.jpg; file-subject: img/1.jpg#123, for images of two people.", default="file"),
     Parameter("pool", "media: mean within a medium, then over media; flat: of all images.", default="media"),
@@ -152,7 +163,35 @@ _LFW = _file("pairs", "LFW's pairs.txt; ids are Name/Name_0001.")
 _SCORE = Parameter("score", "mean, cosine, max, or histogram (an SVM).", default="mean")
 _QUALITY = (LOW_FRACTION, *_BOOTSTRAP)
 
-_of_embeddings = partial(Protocol, images=EMBEDDINGS)
+_GALLERY = _file(
+    "others", "Embeddings of the gallery; default: queries and gallery are in one file.", "[GALLERY]", required=False
+)
+_RETRIEVAL = (
+    Parameter("queries", "The split of the rows that search; default: query, or all rows search each other."),
+    Parameter("gallery", "The split of the rows that are searched; default: gallery."),
+    Parameter("split", "The only split to use; its rows search each other."),
+    Parameter("camera_rule", "Ignore gallery images of a query's class and camera.", bool),
+    Parameter("junk", "Label of gallery images to ignore; reid: -1. Empty for none."),
+    Parameter("distractors", "Label of gallery images that match nobody; reid: 0. Empty for none."),
+    Parameter(
+        "ap", "Precision in mAP: rank (at each match), or trapezoid (its mean with the one before).", default="rank"
+    ),
+    Parameter("ties", "Equal scores: expected (mean of all orders), pessimistic or optimistic.", default="expected"),
+    Parameter("per_class", "Report each class, too.", bool, False),
+    FLIP,
+    *_BOOTSTRAP,
+)
+
+
+def _of_embeddings(
+    name: str, summary: str, measures: str = "", reads: str = "", *, options: tuple[Parameter, ...], **others: Any
+) -> Protocol:
+    """A protocol of embeddings whose ids a list names."""
+    options = (*options, *ID_RULE)
+    return Protocol(name, summary, measures, reads, images=EMBEDDINGS, options=options, **others)
+
+
+_searches = partial(Protocol, images=EMBEDDINGS, others=_GALLERY, shared=True)
 _TABLE = (
     _of_embeddings(
         "lfw",
@@ -161,6 +200,7 @@ _TABLE = (
         "embeddings; LFW's pairs.txt",
         lists=(_LFW,),
         options=_VERIFICATION,
+        by_group=True,
     ),
     _of_embeddings(
         "pairs",
@@ -169,6 +209,7 @@ _TABLE = (
         "embeddings; the list of pairs",
         lists=(_PAIR_LIST,),
         options=(FORMAT, *_VERIFICATION),
+        by_group=True,
     ),
     _of_embeddings(
         "cfp",
@@ -180,6 +221,7 @@ _TABLE = (
             Parameter("part", "fp: frontal with profile; ff: frontal with frontal.", default="fp"),
             *_VERIFICATION,
         ),
+        by_group=True,
     ),
     _of_embeddings(
         "bin",
@@ -193,6 +235,7 @@ _TABLE = (
             Parameter("fold_seed", "Draw the folds instead, for a set that is sorted by its flags.", int),
             *_VERIFICATION,
         ),
+        by_group=True,
     ),
     _of_embeddings(
         "rfw",
@@ -207,7 +250,8 @@ _TABLE = (
             ),
         ),
         grouped=True,
-        options=(FORMAT, METRIC, FLIP, *_BOOTSTRAP),
+        options=(FORMAT, METRIC, FLIP, MISSING, *_BOOTSTRAP),
+        by_group=True,
     ),
     _of_embeddings(
         "blufr",
@@ -222,6 +266,7 @@ _TABLE = (
             Parameter("open_set_fars", "FAR of DIR, repeatable; default: 1e-2.", list[float], flag="--open-set-far"),
             Parameter("rank", "The true subject must be within this rank for the DIR.", int, 1),
         ),
+        by_group=True,
     ),
     _of_embeddings(
         "ytf",
@@ -230,6 +275,7 @@ _TABLE = (
         "embeddings of frames; splits.txt",
         lists=(_YTF,),
         options=(_SCORE, Parameter("c", "The SVM's regularisation.", float, 1.0), FLIP, FARS, *_BOOTSTRAP),
+        by_group=True,
     ),
     _of_embeddings(
         "ijb-verify",
@@ -245,6 +291,7 @@ _TABLE = (
             _file("comparisons", "`template template 0|1`, or `template,template`."),
         ),
         options=(*_TEMPLATES, FARS, Parameter("folds", "For the accuracy.", int, 10), *_BOOTSTRAP),
+        by_group=True,
     ),
     _of_embeddings(
         "ijb-identify",
@@ -263,6 +310,7 @@ _TABLE = (
             *_BOOTSTRAP,
         ),
         available="command",
+        by_group=True,
     ),
     Protocol(
         "megaface",
@@ -287,8 +335,10 @@ _TABLE = (
             Parameter("ranks", "k of rank-k; repeat for several. Default: 1 and 10.", list[int], flag="--rank"),
             FARS,
             *_BOOTSTRAP,
+            *ID_RULE,
         ),
         shared=True,
+        by_group=True,
     ),
     Protocol(
         "trillion-pairs",
@@ -304,6 +354,60 @@ _TABLE = (
             *_BOOTSTRAP,
         ),
         shared=True,
+        by_group=True,
+    ),
+    _searches(
+        "retrieval",
+        "Retrieval: Recall@k, mAP, mAP@k, mINP, R-precision, MAP@R of images that search for others of their class.",
+        "Recall@k, mAP, MAP@R, R-precision, mINP",
+        "embeddings with labels; or queries, gallery",
+        options=(
+            Parameter("ks", "k of Recall@k; repeat for several. Default: 1, 10 and 100.", list[int], flag="--k"),
+            Parameter("at", "k of mAP@k.", int, 100),
+            *_RETRIEVAL,
+        ),
+    ),
+    _searches(
+        "reid",
+        "Re-identification: rank-k (CMC), mAP and mINP by Market-1501's rules on cameras, junk and distractors.",
+        "rank-k, mAP, mINP across cameras",
+        "embeddings with labels, cameras; or two files",
+        options=(
+            Parameter("ks", "k of rank-k; repeat for several. Default: 1, 5 and 10.", list[int], flag="--k"),
+            Parameter("at", "k of mAP@k; default: left out.", int),
+            Parameter("single_shot", "Repeats of a gallery with one image of each identity; 0 for none.", int, 0),
+            *_RETRIEVAL,
+        ),
+    ),
+    Protocol(
+        "froc",
+        "Any detector: FROC of marks against lesions, 2-D or 3-D: sensitivity at false positives per case, CPM.",
+        "FROC and CPM of any detector, 2-D or 3-D",
+        "marks, lesions, cases (.csv with named columns)",
+        samples=_file("samples", "case, x, y, optionally z, score (.csv).", "MARKS"),
+        lists=(
+            _file("lesions", "case, x, y, optionally z, diameter or radius, optionally ignore (.csv)."),
+            _file("cases", "All cases that were searched, optionally with their patient (.csv).", required=False),
+        ),
+        options=(
+            Parameter("distance", "A mark nearer to a lesion than this hits it. Default: its radius.", float),
+            Parameter("unmeasured", "Diameter of lesions whose size is empty or -1.", float),
+            Parameter("most_marks", "Of a case with more marks, use those above the next one. Default: all.", int),
+            Parameter(
+                "rates",
+                "False positives per case; repeat for several. Default: 1/8, 1/4, 1/2, 1, 2, 4, 8.",
+                list[float],
+                flag="--rate",
+            ),
+            Parameter(
+                "columns",
+                "A column's name, such as case=slide_no or diameter=long_axis; repeat for several.",
+                list[str],
+                flag="--column",
+            ),
+            *_BOOTSTRAP,
+        ),
+        available="command",
     ),
     Protocol(
         "luna16",
@@ -368,6 +472,7 @@ _TABLE = (
             Parameter("up_to", "Discard: share where the area ends.", float, 1.0),
             FLIP,
             *_BOOTSTRAP,
+            *ID_RULE,
         ),
         available="command",
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -11,13 +11,15 @@ from typing import Any, Literal
 from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
+from angulus.core.id_rule import AS_THEY_ARE, IdRule
 from angulus.evaluation import scoring
 from angulus.evaluation.lists import bin_set as bin_sets
 from angulus.evaluation.lists import blufr as blufr_lists
 from angulus.evaluation.lists import cfp as cfp_lists
-from angulus.evaluation.lists import ijb, luna16_csv
+from angulus.evaluation.lists import detection_csv, ijb, luna16_csv, named_columns
 from angulus.evaluation.lists import lfw as lfw_lists
 from angulus.evaluation.lists import megaface as megaface_lists
+from angulus.evaluation.lists.groups_csv import with_groups
 from angulus.evaluation.lists.pair_list import PairList, join_groups
 from angulus.evaluation.protocols import classification as predictions
 from angulus.evaluation.protocols import (
@@ -27,6 +29,7 @@ from angulus.evaluation.protocols import (
     error_discard,
     groups,
     open_set,
+    query_sides,
     template_identification,
     template_verification,
     templates,
@@ -34,6 +37,8 @@ from angulus.evaluation.protocols import (
 )
 from angulus.evaluation.protocols import pairs as verification
 from angulus.evaluation.protocols import quality as norms
+from angulus.evaluation.protocols import retrieval as searches
+from angulus.evaluation.protocols import trillion_pairs as all_pairs
 from angulus.evaluation.protocols.result import Number, Result
 
 MEASURES = ("split", "bins", "changed", "discard", "degradation")
@@ -57,11 +62,27 @@ class Inputs:
     names: Mapping[str, str] = field(default_factory=dict)
     report: Callable[[str], None] = lambda line: None  # gets a line on how a file was read
     scoring: scoring.ScoringOptions = scoring.DEFAULT  # how all pairs are scored
+    groups: Path | None = None  # a CSV that names the group of each image
+    id_rule: IdRule = AS_THEY_ARE  # how ids of embeddings become those of the lists
+
+    def with_id_rule(self) -> Inputs:
+        """These inputs, with the options on ids made to the rule."""
+        rule = IdRule(tuple(self.options.get("id_strip") or ()), self.options.get("id_parts"))
+        return replace(self, options=self.but("id_strip", "id_parts"), id_rule=rule)
 
     def embeddings(self, role: Literal["images", "others"] = "images") -> Embeddings:
         """The embeddings of the images, or of the others."""
-        source: Embeddings | Path = getattr(self, role)
-        return source if isinstance(source, Embeddings) else Embeddings.read(source)
+        found = self.read(getattr(self, role))
+        return found if self.groups is None else with_groups(found, self.groups, needed=role == "images")
+
+    def read(self, source: Embeddings | Path) -> Embeddings:
+        """Embeddings of a file, or those given, with their ids under the rule."""
+        found = source if isinstance(source, Embeddings) else Embeddings.read(source)
+        matched = found.match_by(self.id_rule)
+        if self.id_rule:
+            before, after = (checks.shown(str(ids[0])) for ids in (found.ids, matched.ids))
+            self.report(f"{found.source}: {self.id_rule} makes ids such as {before} to {after}")
+        return matched
 
     def only(self, *names: str) -> dict[str, Any]:
         """Those of the named options that are given."""
@@ -203,7 +224,42 @@ def megaface(inputs: Inputs) -> Result:
 def trillion_pairs(inputs: Inputs) -> Result:
     """Verification over all pairs of probes and gallery, and searches of the gallery."""
     sides = inputs.embeddings(), inputs.embeddings("others")
-    return distractors.trillion_pairs(*sides, options=inputs.scoring, **inputs.options)
+    return all_pairs.evaluate(*sides, options=inputs.scoring, **inputs.options)
+
+
+def froc(inputs: Inputs) -> Result:
+    """FROC of a detector's marks."""
+    (path,), lists = inputs.samples, inputs.lists
+    columns: dict[str, str] = {}
+    for text in inputs.options.get("columns", ()):
+        key, sign, name = text.partition("=")
+        if not sign or key in columns:
+            raise InputError(f"{inputs.called('columns')} must be KEY=NAME, each key once; got {text!r}")
+        columns[key] = name
+    named_columns.check_columns(columns, [path, *lists.values()])
+    marks = detection_csv.read_marks(path, columns, inputs.report)
+    sized = "distance" not in inputs.options
+    lesions = detection_csv.read_lesions(lists["lesions"], columns, inputs.report, sized=sized)
+    cases = detection_csv.read_cases(lists["cases"], columns, inputs.report) if "cases" in lists else None
+    return detection.evaluate(marks, lesions, cases, source=str(path), **inputs.but("columns"))
+
+
+def _retrieval_of(kind: str, inputs: Inputs) -> Result:
+    """Queries that search a gallery."""
+    chosen = inputs.only("queries", "gallery", "split", "camera_rule", "junk", "distractors")
+    figures = inputs.only("ks", "at", "ap", "ties", "per_class", "single_shot")
+    return searches.evaluate(
+        inputs.embeddings(),
+        None if inputs.others is None else inputs.embeddings("others"),
+        kind=kind,
+        chosen=query_sides.defaults(kind, **chosen),
+        reported=searches.figures(kind, **figures),
+        options=inputs.scoring,
+        **inputs.only("flip", "draws", "seed"),
+    )
+
+
+retrieval, reid = (partial(_retrieval_of, kind) for kind in (searches.RETRIEVAL, searches.REID))
 
 
 def luna16(inputs: Inputs) -> Result:
@@ -257,7 +313,7 @@ def quality(inputs: Inputs) -> Result:
         if "pairs" not in inputs.lists:
             raise InputError(f"{inputs.called('measure')} discard needs embeddings with {inputs.called('pairs')}")
         options = {**inputs.only("fmr", "up_to", "flip"), **resampling}
-        return error_discard.evaluate(Embeddings.read(samples), inputs.pairs(), **options)
+        return error_discard.evaluate(inputs.read(samples), inputs.pairs(), **options)
     judged_samples = _judged(inputs, samples)
     reference = _judged(inputs, inputs.lists["reference"]) if "reference" in inputs.lists else None
     if measure == "bins":
@@ -273,13 +329,13 @@ def _judged(inputs: Inputs, path: Path) -> norms.Judged:
     if path.suffix == ".json":
         return norms.judge_result(Result.read(path))
     if "pairs" in inputs.lists:
-        return norms.judge_pairs(Embeddings.read(path), inputs.pairs(), flip=inputs.options.get("flip"))
+        return norms.judge_pairs(inputs.read(path), inputs.pairs(), flip=inputs.options.get("flip"))
     return predictions.Predictions.read(path).judged()
 
 
 def _quality_of(protocol: Callable[[Inputs], Result], inputs: Inputs) -> Result:
     """Good and low quality of the pairs that another protocol judges, split by their own norms."""
-    result = protocol(Inputs(inputs.lists, {"draws": 0, **inputs.only("score")}, inputs.images))
+    result = protocol(replace(inputs, options={"draws": 0, **inputs.only("score")}))
     return norms.evaluate(norms.judge_result(result), **inputs.but("score"))
 
 

@@ -26,7 +26,8 @@ class Benchmark:
         columns: title in the table -> number of the protocol; a title that ends in " %" shows a share times 100.
         images: records, or what `angulus convert` reads; a path, or one below ANGULUS_DATA. Not of `classification`
             and `luna16-candidates`, which measure the test split.
-        others: the distractors of MegaFace, the gallery of Trillion-Pairs.
+        others: the distractors of MegaFace, the gallery of Trillion-Pairs; of `retrieval` and `reid` the gallery, where
+            queries and gallery are not in one.
         lists: what the benchmark publishes, by the names that the protocol asks for.
         flip: how features of mirror images are combined; None: as in the recipe's input.
         options: the options of the protocol.
@@ -48,9 +49,9 @@ class Benchmark:
             raise InputError(f"{where} needs a name and at least one column, title: number of the protocol")
         protocol = PROTOCOLS[checks.choice(f"protocol of {where}", self.protocol, RECIPES)]
         for key in ("images", "others"):
-            wanted = getattr(protocol, key) is not None
-            if (getattr(self, key) is not None) != wanted:
-                rule = "needs" if wanted else "takes no"
+            known, given = getattr(protocol, key), getattr(self, key) is not None
+            if given != (known is not None) and (given or known.required):
+                rule = "takes no" if given else "needs"
                 raise InputError(f"{where}: the protocol {self.protocol} {rule} {key}")
         protocol.check(where, self.lists, self.options)
 

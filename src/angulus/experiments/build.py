@@ -146,6 +146,8 @@ def _head(recipe: Recipe, images: Splits, ranks: Ranks) -> Head:
 def start_from(path: Path, job: Job) -> None:
     """Load the weights of a model folder, or of a run's folder or checkpoint, into a job; every rank calls it.
 
+    Class weights are loaded if they are of the same classes: of a model folder by their names, in any order.
+
     Raises:
         InputError: nothing there, another backbone, a run that has not ended, or one that was trained on classes
             which the job holds out.
@@ -153,10 +155,14 @@ def start_from(path: Path, job: Job) -> None:
     if not (path / artifact.CONFIG).exists():
         start.from_checkpoint(path, job)
         return
-    run = path.parent / CHECKPOINT  # a model folder keeps no class names; the run around it does
+    model = artifact.load(path)
+    run = path.parent / CHECKPOINT  # a model folder may hold no class names; the run around it does
     if job.held_out is not None:
-        start.refuse_seen_classes(load_checkpoint(run)["class_names"] if run.is_file() else None, job, path)
-    start.load_backbone(job.backbone, artifact.load(path).backbone.state_dict(), path)
+        names = model.classes or (load_checkpoint(run)["class_names"] if run.is_file() else None)
+        start.refuse_seen_classes(names, job, path)
+    start.load_backbone(job.backbone, model.backbone.state_dict(), path)
+    if model.classifier is not None:
+        start.load_classes(job, model.classifier.names, model.classifier.weight, model.classifier.bias)
 
 
 def preprocessing(contract: Contract, images: Images) -> Preprocessing:

@@ -12,6 +12,8 @@ from angulus.heads.dense import DenseHead
 from angulus.heads.sharded import ShardedHead
 from angulus.kernels.dispatch import UPDATING
 
+ROUNDINGS = ("nearest", "stochastic")
+
 
 class SparseSGD(torch.optim.Optimizer):
     """SGD with momentum that changes only the rows of a sparse gradient: no decay and no momentum for the others.
@@ -72,10 +74,24 @@ class BackwardSGD(torch.optim.Optimizer):
     Args:
         head: a head with impl="chunked", "fused" or "blocked", without class sampling and without another BackwardSGD.
         lr, momentum, weight_decay: as in `SparseSGD`.
+        rounding: of bfloat16 weights. "nearest" drops an update below 2^-9 of a weight. "stochastic" computes it in
+            float32 and rounds up or down, with probabilities that make the mean exact, so that small updates add up; it
+            keeps no further buffer. Draws depend on seed, step, and the rows of a block alone: a training that is
+            resumed with its optimiser state and batch size gets the same bits. float32 weights need "nearest".
+        seed: of the draws, ≥ 0.
+
+    Source: Gupta et al. 2015, Deep Learning with Limited Numerical Precision, Sec. 3 (stochastic rounding).
     """
 
     def __init__(
-        self, head: DenseHead | ShardedHead, lr: float, momentum: float = 0.0, weight_decay: float = 0.0
+        self,
+        head: DenseHead | ShardedHead,
+        lr: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        *,
+        rounding: str = "nearest",
+        seed: int = 0,
     ) -> None:
         if not isinstance(head, DenseHead | ShardedHead):
             raise checks.InputError(f"head must be a DenseHead or a ShardedHead; got {type(head).__name__}")
@@ -86,7 +102,14 @@ class BackwardSGD(torch.optim.Optimizer):
             )
         if head.weight in UPDATES:
             raise checks.InputError("this head's weights have a BackwardSGD already; call its detach() first")
+        checks.choice("rounding", rounding, ROUNDINGS)
+        if rounding == "stochastic" and head.weight.dtype != torch.bfloat16:
+            raise checks.InputError(
+                f"rounding='stochastic' is for bfloat16 weights, and these are {head.weight.dtype}; call "
+                "head.bfloat16() first, or use rounding='nearest'"
+            )
         super().__init__([head.weight], _defaults(lr, momentum, weight_decay))
+        self._stochastic, self._seed = rounding == "stochastic", checks.integer("seed", seed, low=0)
         UPDATES[head.weight] = self.update
         self._updated = False  # whether backward() has updated since the last step()
 
@@ -98,11 +121,14 @@ class BackwardSGD(torch.optim.Optimizer):
         """End this step, so that the next backward() may update. A closure is called with gradients enabled."""
         loss = _evaluate(closure)
         self._updated = False
+        if self._stochastic:
+            state = self.state[self._weight()]
+            state["step"] = state.get("step", torch.zeros((), dtype=torch.int64)) + 1
         return loss
 
     @torch.no_grad()
     def update(self, rows: slice, gradient: Tensor) -> None:
-        """Update these rows of the weight as a matrix; the kernel calls it with each block, in order.
+        """Update these rows of the weight as a matrix; the kernel calls it with each block, the first one first.
 
         Raises:
             checks.InputError: a second backward() before step(); nothing is changed.
@@ -115,7 +141,8 @@ class BackwardSGD(torch.optim.Optimizer):
                 )
             self._updated = True
         group, weight = self.param_groups[0], self._weight()
-        own = weight.detach().flatten(0, -2)[rows]
+        place = weight.detach().flatten(0, -2)[rows]
+        own = place.float() if self._stochastic else place
         gradient = gradient.to(own.dtype)
         if group["weight_decay"]:
             gradient.add_(own, alpha=group["weight_decay"])
@@ -123,10 +150,20 @@ class BackwardSGD(torch.optim.Optimizer):
             velocity = _velocity(self.state[weight], weight)
             gradient = velocity.flatten(0, -2)[rows].mul_(group["momentum"]).add_(gradient)
         own.add_(gradient, alpha=-group["lr"])
+        if self._stochastic:
+            step = int(self.state[weight].get("step", 0))
+            place.copy_(_round_stochastically(own, hash((self._seed, step, rows.start)) % 2**63))
 
     def _weight(self) -> Tensor:
         weight: Tensor = self.param_groups[0]["params"][0]
         return weight
+
+
+def _round_stochastically(values: Tensor, seed: int) -> Tensor:
+    """float32 [n, d] to bfloat16: up with the probability of the part that bfloat16 drops; the mean is exact."""
+    generator = torch.Generator(values.device).manual_seed(seed)
+    noise = torch.randint(1 << 16, values.shape, generator=generator, dtype=torch.int32, device=values.device)
+    return ((values.view(torch.int32) + noise) & -(1 << 16)).view(torch.float32).to(torch.bfloat16)
 
 
 def _velocity(state: dict[str, Any], parameter: Tensor) -> Tensor:

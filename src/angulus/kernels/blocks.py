@@ -9,9 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from angulus.kernels import threads
 from angulus.kernels.columns import reduce_columns
-from angulus.kernels.reduction import Request, lengths, mean_distances
+from angulus.kernels.exponentials import exp_, exponent_unit
+from angulus.kernels.reduction import Request, lengths
 from angulus.kernels.running_sums import SoftplusSum, Total
+from angulus.kernels.spreads import add_spread_gradient
+from angulus.kernels.spreads import spread as mean_spread
 
 BLOCK_ELEMENTS = 1 << 19  # of a block's n x B products: 2 MiB in float32, so that the block stays in cache
 LEAST_BLOCK = 64  # classes, however large the batch
@@ -25,7 +29,8 @@ class Block(NamedTuple):
     rows: slice  # of the weight as a matrix
     weight: Tensor  # [rows, d], as the caller passes it
     operand: Tensor  # [rows, d], in the dtype of the products
-    products: Tensor  # w_j·x̂, [rows, B]; read only: it may be the stash
+    products: Tensor  # w_j·x̂, [rows, B], or w_j·x̂ / ‖w_j‖; read only: it may be the stash
+    divided: bool  # whether the products are divided by ‖w_j‖ already
     inverse: Tensor | None  # 1 / ‖w_j‖, [rows], if cosines are needed
     targets: tuple[Tensor, Tensor]  # the places of the rows' own classes: (class within the block, row)
     room: tuple[Tensor, ...]  # buffers [n, B]: cosines, which of them are changed, and three for intermediate results
@@ -38,55 +43,78 @@ def inverse_lengths(unit: Tensor, weight: Tensor, request: Request) -> Tensor | 
     return unit.new_empty(weight.shape[:-1].numel()) if request.needs_cosines else None
 
 
-def blocks(
-    unit: Tensor,
-    weight: Tensor,
-    inverse: Tensor | None,
-    labels: Tensor,
-    request: Request,
-    stash: Tensor | None,
-    *,
-    fill: bool,
-) -> Iterator[Block]:
+class Room:
+    """The buffers of one walker: for products that are not stashed, and for intermediate results."""
+
+    def __init__(self, walk: Walk) -> None:
+        unit, size, count = walk.unit, walk.size, walk.count
+        self.products = None if walk.stashed is not None else walk.features.new_empty(size * count, len(unit))
+        self.buffers = [unit.new_empty(size, len(unit)) for _ in range(5)]  # only those that are used take memory
+        self.each = None if count == 1 else unit.new_empty(2, size, count, len(unit))
+
+
+class Walk:
     """The classes block by block; with `fill`, `inverse` and the stash (if any) are filled, else read."""
-    batch, classes = unit.shape[0], weight.shape[0]
-    count = weight.shape[1] if weight.ndim == 3 else 1
-    weight = weight.flatten(0, -2)
-    size = min(classes, max(max(BLOCK_ELEMENTS // batch, LEAST_BLOCK) // count, 1))
-    labels, order = labels.sort()
-    starts = torch.arange(0, classes + size, size, device=labels.device)
-    bounds = torch.searchsorted(labels, starts).tolist()
-    features = operand(unit, request)
-    stashed = None if stash is None else stash.flatten(0, -2).view(features.dtype)
-    scratch = None if stash is not None else features.new_empty(size * count, batch)
-    room = [unit.new_empty(size, batch) for _ in range(5)]  # the system allocates only the buffers that are used
-    each = None if count == 1 else unit.new_empty(2, size, count, batch)
-    for number, start in enumerate(range(0, classes, size)):
-        chosen = slice(start, min(start + size, classes))
-        rows = slice(chosen.start * count, chosen.stop * count)
-        part = weight[rows]
-        factor = operand(part, request, unit.dtype)
-        if stashed is not None:
-            products = stashed[rows, :batch]
-        else:
-            assert scratch is not None
-            products = scratch[: len(part)]
-        if fill or stash is None:
-            torch.mm(factor, features.T, out=products)
-        if fill and inverse is not None:
-            torch.reciprocal(lengths(part.to(unit.dtype), request.eps), out=inverse[rows])
-        own = slice(bounds[number], bounds[number + 1])
-        yield Block(
-            chosen,
-            rows,
-            part,
-            factor,
-            products,
-            None if inverse is None else inverse[rows],
-            (labels[own] - start, order[own]),
-            tuple(buffer[: chosen.stop - start] for buffer in room),
-            None if each is None else (each[0, : chosen.stop - start], each[1, : chosen.stop - start]),
-        )
+
+    def __init__(
+        self,
+        unit: Tensor,
+        weight: Tensor,
+        inverse: Tensor | None,
+        labels: Tensor,
+        request: Request,
+        stash: Tensor | None,
+        *,
+        fill: bool,
+    ) -> None:
+        self.unit, self.inverse, self.request, self.fill = unit, inverse, request, fill
+        self.classes, self.count = weight.shape[0], weight.shape[1] if weight.ndim == 3 else 1
+        self.weight = weight.flatten(0, -2)
+        self.size = min(self.classes, max(max(BLOCK_ELEMENTS // len(unit), LEAST_BLOCK) // self.count, 1))
+        self.labels, self.order = labels.sort()
+        starts = torch.arange(0, self.classes + self.size, self.size, device=labels.device)
+        self.bounds = torch.searchsorted(self.labels, starts).tolist()
+        self.segments = threads.segments(len(self.bounds) - 1, unit.device)
+        self.features = operand(unit, request)
+        self.stashed = None if stash is None else stash.flatten(0, -2).view(self.features.dtype)
+        # the cosines take the place of the products, unless these are needed or would be rounded twice
+        self.divides = request.unit_weight and self.features.dtype == unit.dtype
+
+    def blocks(self, segment: range, room: Room) -> Iterator[Block]:
+        """The blocks of a segment, in buffers that the next block overwrites."""
+        for number in segment:
+            start = number * self.size
+            chosen = slice(start, min(start + self.size, self.classes))
+            rows = slice(chosen.start * self.count, chosen.stop * self.count)
+            part = self.weight[rows]
+            factor = operand(part, self.request, self.unit.dtype)
+            inverse = None if self.inverse is None else self.inverse[rows]
+            if self.fill and inverse is not None:
+                torch.reciprocal(lengths(part.to(self.unit.dtype), self.request.eps), out=inverse)
+            if self.stashed is not None:
+                products = self.stashed[rows, : len(self.unit)]
+            else:
+                assert room.products is not None
+                products = room.products[: len(part)]
+            if self.fill or self.stashed is None:
+                torch.mm(factor, self.features.T, out=products)
+                if self.divides:
+                    assert inverse is not None
+                    products *= inverse[:, None]
+            own = slice(self.bounds[number], self.bounds[number + 1])
+            size = chosen.stop - start
+            yield Block(
+                chosen,
+                rows,
+                part,
+                factor,
+                products,
+                self.divides,
+                inverse,
+                (self.labels[own] - start, self.order[own]),
+                tuple(buffer[:size] for buffer in room.buffers),
+                None if room.each is None else (room.each[0, :size], room.each[1, :size]),
+            )
 
 
 def operand(values: Tensor, request: Request, otherwise: torch.dtype | None = None) -> Tensor:
@@ -106,8 +134,13 @@ def _bases(block: Block, request: Request) -> tuple[Tensor, Tensor | None]:
     cosines = None
     if block.each is not None:
         assert block.inverse is not None
-        torch.mul(block.products, block.inverse[:, None], out=block.each[0].flatten(0, 1))
+        if block.divided:
+            block.each[0].flatten(0, 1).copy_(block.products)
+        else:
+            torch.mul(block.products, block.inverse[:, None], out=block.each[0].flatten(0, 1))
         cosines = _combined(*block.each, request, block.room[0])
+    elif block.divided:
+        cosines = block.products
     elif block.inverse is not None:
         cosines = torch.mul(block.products, block.inverse[:, None], out=block.room[0])
     if not request.unit_weight:
@@ -139,12 +172,11 @@ def _mapped(base: Tensor, request: Request, block: Block) -> tuple[Tensor, Tenso
 
 def _combined(each: Tensor, shares: Tensor, request: Request, out: Tensor) -> Tensor:
     """`reduction.combine` of the cosines [n, K, B] into `out`; with softness it fills `shares`."""
-    torch.maximum(each[:, 0], each[:, 1], out=out)
-    for k in range(2, each.shape[1]):
-        torch.maximum(out, each[:, k], out=out)
+    torch.amax(each, dim=1, out=out)
     if request.softness is None:
         return out
-    torch.sub(each, out[:, None], out=shares).mul_(1 / request.softness).exp_()
+    torch.sub(each, out[:, None], out=shares).mul_(exponent_unit(each) / request.softness)
+    exp_(shares, exponent_unit(each))
     shares /= shares.sum(dim=1, keepdim=True)
     torch.mul(shares[:, 0], each[:, 0], out=out)
     for k in range(1, each.shape[1]):
@@ -166,14 +198,10 @@ def _of_each(gradient: Tensor, cosines: Tensor, block: Block, request: Request) 
     return found.flatten(0, 1)
 
 
-def _classes_at_once(block: Block) -> Iterator[tuple[slice, Tensor]]:
-    """The block's rows and weights [n, K, d], few enough classes that all pairs of rows are no larger than a block."""
+def _by_class(block: Block, dtype: torch.dtype) -> Tensor:
+    """The block's weights, [n, K, d]."""
     assert block.each is not None
-    count, size = block.each[0].shape[1], block.weight.shape[1]
-    step = max(1, BLOCK_ELEMENTS // (count * (count - 1) // 2 * size)) * count
-    for start in range(0, len(block.weight), step):
-        rows = slice(start, start + step)
-        yield rows, block.weight[rows].view(-1, count, size)
+    return block.weight.view(-1, block.each[0].shape[1], block.weight.shape[1]).to(dtype)
 
 
 def _times_slope(gradient: Tensor, base: Tensor, above: Tensor | None, request: Request, block: Block) -> Tensor:
@@ -221,7 +249,7 @@ class Sums:
             self.log_sums.append(SoftplusSum(unit, request.shift, means[0], means[-1]))
         elif request.radius is not None:
             bounded = request.unit_weight and bias is None and float(request.radius.abs().max()) * largest < room
-            self.log_sums.append(_LogSum(unit, bounded, means[0]))
+            self.log_sums.append(_LogSum(unit, bounded, means[0], binary=not request.sums_logits))
         for scale, mean in zip(request.plain_scales, means[1:-1], strict=True):
             self.log_sums.append(_LogSum(unit, float(scale.abs().max()) < room, mean))
         self.hinges = [(unit.new_zeros(len(unit)), unit.new_zeros(len(unit))) for _ in request.hinge_offsets]
@@ -234,15 +262,17 @@ class Sums:
         sums = iter(self.log_sums)
         if request.radius is not None:
             mapped, _ = _mapped(base, request, block)
-            logits = torch.mul(mapped, request.radius, out=block.room[3])
+            log_sum = next(sums)
+            logits = torch.mul(mapped, log_sum.unit * request.radius, out=block.room[3])
             if bias is not None:
                 logits += bias[block.classes, None].to(logits.dtype)
             if self.total is not None:
                 self.total.add(logits, mapped, block)
-            next(sums).add(logits, mapped, block)
+            log_sum.add(logits, mapped, block)
         for scale in request.plain_scales:
             assert cosines is not None
-            next(sums).add(torch.mul(cosines, scale, out=block.room[3]), cosines, block)
+            log_sum = next(sums)
+            log_sum.add(torch.mul(cosines, log_sum.unit * scale, out=block.room[3]), cosines, block)
         for offset, (total, count) in zip(request.hinge_offsets, self.hinges, strict=True):
             assert cosines is not None
             inner = _mask(torch.add(offset, cosines, alpha=2, out=block.room[2]), block, 0.0)
@@ -255,8 +285,18 @@ class Sums:
             others += found.others.sum()
             classes += found.present
         for eps, spread in zip(request.spreads, self.spreads, strict=True):
-            for _, weight in _classes_at_once(block):
-                spread += mean_distances(weight.to(base.dtype), eps)
+            spread += mean_spread(_by_class(block, base.dtype), eps)
+
+    def merge(self, later: Sums) -> None:
+        """Add the sums of a later segment."""
+        for log_sum, addend in zip(self.log_sums, later.log_sums, strict=True):
+            log_sum.merge(addend)  # type: ignore[arg-type]  # both are of one kind
+        if self.total is not None and later.total is not None:
+            self.total.merge(later.total)
+        pairs = [*zip(self.hinges, later.hinges, strict=True), *zip(self.columns, later.columns, strict=True)]
+        for own, others in [*pairs, (self.spreads, later.spreads)]:
+            for number, other in zip(own, others, strict=True):
+                number += other
 
     def results(self) -> tuple[Tensor, ...]:
         flat = [number for pair in self.hinges for number in pair]
@@ -280,10 +320,12 @@ class Sums:
 class _LogSum:
     """log Σ exp over the non-target classes, and the mean of what its scale multiplies, block by block.
 
-    `bounded`: no logit can leave the range of exp, so no running maximum is needed.
+    `bounded`: no logit can leave the range of exp, so no running maximum is needed. Then, if `binary`, logits are given
+    as multiples of `unit`, so that their exponentials are powers of two.
     """
 
-    def __init__(self, unit: Tensor, bounded: bool, mean: bool) -> None:
+    def __init__(self, unit: Tensor, bounded: bool, mean: bool, binary: bool = True) -> None:
+        self.unit = exponent_unit(unit) if bounded and binary else 1.0
         self.top = unit.new_zeros(len(unit)) if bounded else unit.new_full((len(unit),), -torch.inf)
         self.bounded = bounded
         self.total = unit.new_zeros(len(unit))
@@ -301,10 +343,18 @@ class _LogSum:
                 self.weighted *= shrink
             self.top = top
             logits -= shift
-        exponentials = logits.exp_()
+        exponentials = exp_(logits, self.unit)
         self.total += exponentials.sum(dim=0)
         if self.weighted is not None:
             self.weighted += exponentials.mul_(scaled).sum(dim=0)
+
+    def merge(self, later: _LogSum) -> None:
+        top = torch.maximum(self.top, later.top)
+        shift = torch.where(torch.isfinite(top), top, 0.0)
+        own, other = torch.exp(self.top - shift), torch.exp(later.top - shift)
+        self.top, self.total = top, own * self.total + other * later.total
+        if self.weighted is not None and later.weighted is not None:
+            self.weighted = own * self.weighted + other * later.weighted
 
     def value(self) -> Tensor:
         return torch.where(self.total > 0, self.top + torch.log(self.total), -torch.inf)
@@ -339,6 +389,9 @@ class Backward:
         self.of_columns = list(zip(sums[0::3], sums[1::3], strict=True))
         scales = ([] if request.radius is None else [request.radius]) + list(request.plain_scales)
         self.factors = [gradient * scale for gradient, scale in zip(self.of_log_sums, scales, strict=True)]
+        self.units = [exponent_unit(scale) if small else 1.0 for scale, small in zip(scales, bounded, strict=True)]
+        self.scales = [unit * scale for unit, scale in zip(self.units, scales, strict=True)]
+        self.shifts = [unit * shift for unit, shift in zip(self.units, self.shifts, strict=True)]
 
     def of_scales(self) -> list[Tensor | None]:
         """Gradients of the radius, the plain scales and the shift, [B] each, or None."""
@@ -357,15 +410,15 @@ class Backward:
         on_products: Tensor | None = None
         on_cosines: Tensor | None = None
         on_bias: Tensor | None = None
-        log_sums = iter(zip(self.shifts, self.factors, self.bounded, strict=True))
+        log_sums = iter(zip(self.scales, self.shifts, self.factors, self.bounded, self.units, strict=True))
         if request.radius is not None:
-            shift, factor, bounded = next(log_sums)
+            radius, shift, factor, bounded, unit = next(log_sums)
             mapped, above = _mapped(base, request, block)
             own = None if bias is None else bias[block.classes, None].to(mapped.dtype)
             if request.shift is None:
-                shares = _shares(mapped, request.radius, own, shift, bounded, block.room[3])
+                shares = _shares(mapped, radius, own, shift, bounded, unit, block.room[3])
             else:
-                shares = torch.mul(mapped, request.radius, out=block.room[3])
+                shares = torch.mul(mapped, radius, out=block.room[3])
                 shares = (shares if own is None else shares.add_(own)).add_(shift).sigmoid_()
             _mask(shares, block, 0.0)
             if bias is not None:
@@ -381,10 +434,10 @@ class Backward:
                 on_cosines = shares
             else:
                 on_products = shares
-        for scale, (shift, factor, bounded) in zip(request.plain_scales, log_sums, strict=True):
+        for scale, shift, factor, bounded, unit in log_sums:
             assert cosines is not None
             out = block.room[4 if on_cosines is None else 2]
-            shares = _mask(_shares(cosines, scale, None, shift, bounded, out), block, 0.0)
+            shares = _mask(_shares(cosines, scale, None, shift, bounded, unit, out), block, 0.0)
             on_cosines = shares.mul_(factor) if on_cosines is None else on_cosines.addcmul_(shares, factor)
         for offset, gradient in zip(request.hinge_offsets, self.of_hinges, strict=True):
             assert cosines is not None
@@ -415,23 +468,21 @@ class Backward:
     def add_spreads(self, gradient: Tensor, block: Block) -> None:
         """Add the gradient of the sub-centres' distances to that of the block's weight."""
         for eps, factor in zip(self.request.spreads, self.of_spreads, strict=True):
-            for rows, weight in _classes_at_once(block):
-                with torch.enable_grad():
-                    leaf = weight.detach().to(gradient.dtype).requires_grad_()
-                    (own,) = torch.autograd.grad(mean_distances(leaf, eps), leaf)
-                gradient[rows].add_(own.flatten(0, 1) * factor)
+            weight = _by_class(block, gradient.dtype)
+            add_spread_gradient(gradient.view(weight.shape), weight, eps, factor)
 
 
-def _shares(scaled: Tensor, scale: Tensor, bias: Tensor | None, shift: Tensor, bounded: bool, out: Tensor) -> Tensor:
-    """exp(scale · scaled + bias + shift) into `out`.
+def _shares(
+    scaled: Tensor, scale: Tensor, bias: Tensor | None, shift: Tensor, bounded: bool, unit: float, out: Tensor
+) -> Tensor:
+    """exp(scale · scaled + bias + shift) into `out`; scale and shift are multiples of `unit`.
 
     A large logit minus its log-sum must be rounded as in forward: a single multiply-add rounds only once, and at logits
     of 1e8 the difference is several units, which exp would blow up.
     """
-    if bounded:
-        shares = torch.addcmul(shift, scaled, scale, out=out)
-        return shares.exp_() if bias is None else shares.add_(bias).exp_()
+    if bounded:  # then there is no bias
+        return exp_(torch.addcmul(shift, scaled, scale, out=out), unit)
     shares = torch.mul(scaled, scale, out=out)
     if bias is not None:
         shares += bias
-    return shares.add_(shift).exp_()
+    return exp_(shares.add_(shift), unit)

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from angulus.core import checks
-from angulus.kernels.blocks import Backward, Sums, blocks, fits, inverse_lengths, operand
+from angulus.kernels import threads
+from angulus.kernels.blocks import Backward, Block, Room, Sums, Walk, fits, inverse_lengths, operand
 from angulus.kernels.reduction import Reduced, Request, per_row
 
 _TURN = threading.RLock()
@@ -79,11 +80,21 @@ class _Streamed(torch.autograd.Function):
         if wanted and fits(unit, weight, request):
             stash = torch.empty_like(weight, memory_format=torch.contiguous_format)
         means = [recording and needed for needed in ctx.needs_input_grad[6:]]
-        sums = Sums(request, unit, weight.shape[0], bias, means)
         inverse = inverse_lengths(unit, weight, request)
+        walk = Walk(unit, weight, inverse, labels, request, stash, fill=True)
+        parts = [Sums(request, unit, weight.shape[0], bias, means) for _ in walk.segments]
+
+        def add(numbers: Iterator[int]) -> None:
+            room = Room(walk)
+            for number in numbers:
+                for block in walk.blocks(walk.segments[number], room):
+                    parts[number].add(block, bias)
+
         with rounded_products(within):
-            for block in blocks(unit, weight, inverse, labels, request, stash, fill=True):
-                sums.add(block, bias)
+            threads.walk(add, range(len(parts)), unit.device)
+        sums, *later = parts
+        for part in later:
+            sums.merge(part)
         if recording:
             ctx.save_for_backward(unit, weight, bias, labels, inverse, *sums.saved())
             ctx.request, ctx.within, ctx.stash, ctx.spent = request, within, stash, False
@@ -115,33 +126,63 @@ class _Streamed(torch.autograd.Function):
             grad_weight = torch.empty_like(weight) if needs_weight and request.update is None else None
         grad_unit = torch.zeros_like(unit) if needs_unit else None
         grad_bias = torch.zeros_like(bias) if needs_bias and bias is not None else None
-        features = operand(unit, request)
-        for block in blocks(unit, weight, inverse, labels, request, stash, fill=False):
-            on_products, on_lengths, on_bias = back.coefficients(block, bias)
-            on_products = operand(on_products, request)
-            if grad_unit is not None:
-                if features.dtype == grad_unit.dtype:
-                    grad_unit.addmm_(on_products.T, block.operand)
-                else:
-                    grad_unit += torch.mm(on_products.T, block.operand)
-            if needs_weight:
-                place = grad_weight.flatten(0, -2)[block.rows] if grad_weight is not None else None
-                direct = place is not None and place.dtype == features.dtype
-                gradient = torch.mm(on_products, features, out=place if direct else None).to(unit.dtype)
-                if on_lengths is not None:
-                    gradient.addcmul_(block.weight.to(unit.dtype), on_lengths[:, None], value=-1.0)
-                inside, batch_rows = block.targets
-                by_class = gradient.view(-1, *weight.shape[1:])
-                by_class.index_add_(0, inside, grad_rows[batch_rows].to(unit.dtype))
-                back.add_spreads(gradient, block)
-                if request.update is not None:
-                    request.update(block.rows, gradient)
-                elif place is not None and gradient.data_ptr() != place.data_ptr():
-                    place.copy_(gradient)
-            if grad_bias is not None and on_bias is not None:
-                grad_bias[block.classes] = on_bias.to(grad_bias.dtype)
+        rows = grad_rows if needs_weight else None
+        total = None if grad_unit is None else threads.InOrder(grad_unit)
+        walk = Walk(unit, weight, inverse, labels, request, stash, fill=False)
+
+        def differentiate(numbers: Iterator[int]) -> None:
+            room = Room(walk)
+            for number in numbers:
+                part = None if total is None else torch.zeros_like(unit)
+                for block in walk.blocks(walk.segments[number], room):
+                    _differentiate(block, walk, back, bias, rows, part, grad_weight, grad_bias)
+                if total is not None and part is not None:
+                    total.add(number, part)
+
+        # an update sees the first classes before all others, so that it can refuse a second backward
+        first = min(len(walk.segments), 0 if request.update is None else 1)
+        for numbers in (range(first), range(first, len(walk.segments))):
+            threads.walk(differentiate, numbers, unit.device)
         del stash  # a second reference would make autograd copy the gradient
         return (grad_unit, grad_weight, grad_bias, None, None, None, *back.of_scales())
+
+
+def _differentiate(
+    block: Block,
+    walk: Walk,
+    back: Backward,
+    bias: Tensor | None,
+    grad_rows: Tensor | None,
+    grad_unit: Tensor | None,
+    grad_weight: Tensor | None,
+    grad_bias: Tensor | None,
+) -> None:
+    """Add a block's gradients to those that are given; `grad_rows` is None if the weight needs none."""
+    request, features = walk.request, walk.features
+    on_products, on_lengths, on_bias = back.coefficients(block, bias)
+    on_products = operand(on_products, request)
+    if grad_unit is not None:
+        if features.dtype == grad_unit.dtype:
+            grad_unit.addmm_(on_products.T, block.operand)
+        else:
+            grad_unit += torch.mm(on_products.T, block.operand)
+    if grad_rows is not None:
+        place = grad_weight.flatten(0, -2)[block.rows] if grad_weight is not None else None
+        direct = place is not None and place.dtype == features.dtype
+        gradient = torch.mm(on_products, features, out=place if direct else None).to(walk.unit.dtype)
+        if on_lengths is not None:
+            gradient.addcmul_(block.weight.to(walk.unit.dtype), on_lengths[:, None], value=-1.0)
+        inside, batch_rows = block.targets
+        if len(inside):
+            by_class = gradient.view(-1, *grad_rows.shape[1:])
+            by_class.index_add_(0, inside, grad_rows[batch_rows].to(walk.unit.dtype))
+        back.add_spreads(gradient, block)
+        if request.update is not None:
+            request.update(block.rows, gradient)
+        elif place is not None and gradient.data_ptr() != place.data_ptr():
+            place.copy_(gradient)
+    if grad_bias is not None and on_bias is not None:
+        grad_bias[block.classes] = on_bias.to(grad_bias.dtype)
 
 
 def rounds_within(unit: Tensor, request: Request) -> bool:

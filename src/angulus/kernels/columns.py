@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from angulus.kernels.exponentials import exp_
+
 
 class Columns(NamedTuple):
     """Log sums of the n classes of a block, and the derivatives of each class's number by its cosines."""
@@ -31,7 +33,7 @@ def reduce_columns(cosines: Tensor, targets: tuple[Tensor, Tensor], alpha: float
     if len(targets[1]):
         logits.index_put_(targets, logits.new_tensor(-torch.inf))
     top = logits.amax(dim=1).clamp_min_(0.0)  # the 1 in the logarithm is e^0
-    exponentials = logits.sub_(top[:, None]).exp_()
+    exponentials = exp_(logits.sub_(top[:, None]))
     total = torch.exp(-top) + exponentials.sum(dim=1)
     inside = targets[0]
     own = -alpha * (cosines[targets] - delta)

@@ -27,11 +27,15 @@ class Total:
             if len(rows):
                 total.index_add_(0, rows, part[block.targets], alpha=-1)
 
+    def merge(self, later: Total) -> None:
+        self.value += later.value
+        self.scaled += later.scaled
+
 
 class SoftplusSum:
     """Σ log(1 + e^z) over the non-target classes, block by block, and its derivatives by the scale and the shift."""
 
-    bounded = False
+    bounded, unit = False, 1.0
 
     def __init__(self, unit: Tensor, shift: Tensor, by_scale: bool, by_shift: bool) -> None:
         self.shift = shift
@@ -52,6 +56,12 @@ class SoftplusSum:
             self.by_shift += shares.sum(dim=0)
         if self.by_scale is not None:
             self.by_scale += shares.mul_(scaled).sum(dim=0)
+
+    def merge(self, later: SoftplusSum) -> None:
+        pairs = ((self.total, later.total), (self.by_scale, later.by_scale), (self.by_shift, later.by_shift))
+        for own, other in pairs:
+            if own is not None and other is not None:
+                own += other
 
     def value(self) -> Tensor:
         return self.total

@@ -158,7 +158,7 @@ class Model(nn.Module):
 
     def _in_parts(self, pixels: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         """A function of images [B, ...], float32, computed for as many images at a time as suits the device."""
-        pixels = self._checked(pixels)
+        pixels = self._checked(pixels).contiguous()  # strides choose the kernels, and they round differently
         size = len(pixels)
         if size > 1 and pixels.device.type == "cpu":
             if self._at_a_time is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from angulus.backbones import OWN
 from angulus.core.contract import Contract, describe_model
 from angulus.evaluation.protocols.calibration import Calibration
+from angulus.evaluation.protocols.group_rates import ByGroup, GroupRate, show_rate
+from angulus.evaluation.protocols.result import shown
 
 NAME = "README.md"
 
@@ -138,9 +141,40 @@ def with_errors(card: str, calibration: Calibration) -> str:
         f"FMR {calibration.fmr.value:.2g} over {calibration.impostors:,} pairs of two people, FNMR "
         f"{calibration.fnmr.value:.2g} over {calibration.genuine:,} pairs of one. On other people and photos the rates "
         "differ.",
-        *[f"- {group.name}: FMR {group.fmr.value:.2g}, FNMR {group.fnmr.value:.2g}" for group in calibration.groups],
+        *([] if calibration.by_group is None else by_group_lines(calibration.by_group)),
     ]
     return _replaced(card, ERRORS, lines)
+
+
+def by_group_lines(point: ByGroup) -> list[str]:
+    """Error rates by group in Markdown: a table of the groups and of pairs of them, and how unequal they are."""
+
+    def cells(rate: GroupRate | None) -> list[str]:
+        return ["", ""] if rate is None else [show_rate(rate, 2), f"{rate.trials:,}"]
+
+    names = point.rates
+    rows = [
+        [" × ".join(map(_cell, cell.groups)), *cells(cell.false_match), *cells(cell.false_non_match)]
+        for cell in point.cells
+    ]
+    small = [
+        f"{_code(cell.groups[0])} ({names[which]}: {rate.note})"
+        for cell in point.cells
+        for which in names
+        if len(cell.groups) == 1 and (rate := getattr(cell, which)) is not None and math.isnan(rate.value)
+    ]
+    unequal = ", ".join(f"{number.name} {shown(number.value, 3)}" for number in point.differentials)
+    return [
+        "",
+        f"By group, at this one threshold ({point.at}); two names: pairs of these two groups.",
+        "",
+        f"| group | {names['false_match']} | trials | {names['false_non_match']} | trials |",
+        "|---|---|---|---|---|",
+        *("| " + " | ".join(row) + " |" for row in rows),
+        "",
+        f"How unequal the groups are: {unequal}. Equal groups have ratios of 1, Gini and GARBE 0, and FDR 1.",
+        *(["", f"Too small to have a rate, and left out of these figures: {', '.join(small)}."] if small else []),
+    ]
 
 
 def _replaced(card: str, name: str, lines: list[str]) -> str:
@@ -172,7 +206,7 @@ def takes(content: Mapping[str, Any], contract: Contract) -> list[str]:
     aligned = f", aligned by the template `{contract.template}`" if contract.template else ""
     return [
         f"{_given(content)}, {'grey' if content['in_channels'] == 1 else 'RGB'}{aligned}",
-        f"{scaled}, by the model itself",
+        f"{scaled}{', in the order BGR' if contract.colour == 'bgr' else ''}, by the model itself",
         f"{flip}" + ("; features have length 1" if content["normalize"] else ""),
     ]
 
@@ -185,6 +219,11 @@ def plain(value: object) -> str:
     """
     shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return "".join(sign if sign.isprintable() else "?" for sign in " ".join(shown.split()))
+
+
+def _cell(name: str) -> str:
+    """A name in a cell of a Markdown table."""
+    return _code(name).replace("|", "/")
 
 
 def _code(value: object) -> str:

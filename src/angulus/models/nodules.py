@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from angulus.core import checks, extras, files
 from angulus.data.sets.luna16_prepare import cut_patches
+from angulus.data.volumes import find_volumes, list_series
 from angulus.evaluation.lists.luna16_csv import read_positions
 from angulus.models.artifact import Model
 from angulus.models.model_card import list_classes
@@ -36,7 +37,8 @@ def mark_candidates(
 
     Args:
         model: of volumes of one channel, with class weights.
-        scans: a folder with the .mhd and .raw files, or with subset0/ to subset9/ that hold them.
+        scans: a folder with the scans as NAME.mhd, .mha, .nii or .nii.gz, or with subset0/ to subset9/ that hold them;
+            or with DICOM series, in folders NAME/ or named by their SeriesInstanceUIDs.
         candidates: .csv: seriesuid, coordX, coordY, coordZ; a fifth column, class or probability, does not count.
         out: the .csv file.
         mark: the class whose probability is written.
@@ -64,16 +66,17 @@ def mark_candidates(
         )
     extras.require("nodules", "reading CT volumes", "SimpleITK")
     positions = read_positions(candidates)
-    paths = _find_scans(scans, sorted(set(positions.scans.tolist())), candidates)
+    paths = _find_scans(scans, sorted(set(positions.cases.tolist())), candidates)
     probabilities = np.empty(len(positions), dtype=np.float64)
     depth, height, width = model.config.image_size
     for number, (scan, path) in enumerate(paths.items(), 1):
         on_scan(scan, number, len(paths))
-        rows = np.flatnonzero(positions.scans == scan)
-        patches = cut_patches(path, positions.centres[rows], (depth, height, width), candidates=str(candidates))
+        rows = np.flatnonzero(positions.cases == scan)
+        centres = positions.centres[rows]
+        patches = cut_patches(path, centres, (depth, height, width), candidates=str(candidates), series=scan)
         probabilities[rows] = _probabilities(model, patches, names.index(mark), batch)
     files.make_folder(out.parent)
-    files.write_text(out, _table(positions.scans.tolist(), positions.centres, probabilities))
+    files.write_text(out, _table(positions.cases.tolist(), positions.centres, probabilities))
     return len(positions), len(paths)
 
 
@@ -85,19 +88,24 @@ def _probabilities(model: Model, patches: NDArray[np.uint8], label: int, batch: 
 
 
 def _find_scans(folder: Path, wanted: list[str], candidates: Path) -> dict[str, Path]:
-    """The header of every scan of the list."""
+    """The file of every scan of the list, or the folder that holds its DICOM series."""
     if not folder.is_dir():
-        raise checks.InputError(f"the scans must be a folder of .mhd and .raw files; {folder} is not a folder")
+        raise checks.InputError(f"the scans must be a folder of volumes; {folder} is not a folder")
     found: dict[str, Path] = {}
-    for path in sorted([*folder.glob("*.mhd"), *folder.glob("subset*/*.mhd")]):
-        if path.stem in found:
-            raise checks.InputError(f"{folder} must hold a scan once; it has {found[path.stem]} and {path}")
-        found[path.stem] = path
+    for place in (folder, *sorted(folder.glob("subset*"))):
+        for name, path in find_volumes(place).items():
+            if name in found:
+                raise checks.InputError(f"{folder} must hold a scan once; it has {found[name]} and {path}")
+            found[name] = path
+    found |= {name: folder / name for name in wanted if name not in found and (folder / name).is_dir()}
+    if any(name not in found for name in wanted):
+        found |= dict.fromkeys(list_series(folder), folder)
     missing = [scan for scan in wanted if scan not in found]
     if missing:
         raise checks.InputError(
-            f"{folder} must hold the {len(wanted)} scans of {candidates} as NAME.mhd, in itself or in subset0/ to "
-            f"subset9/; {len(missing)} are missing, {missing[0]} first"
+            f"{folder} must hold the {len(wanted)} scans of {candidates} as NAME.mhd, .mha, .nii or .nii.gz, in itself "
+            "or in subset0/ to subset9/, or as DICOM series in folders NAME/; "
+            f"{len(missing)} are missing, {missing[0]} first"
         )
     return {scan: found[scan] for scan in wanted}
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 COLOURS = (  # matplotlib's tab10
     "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf",
@@ -14,6 +14,7 @@ GREY = "#888888"  # visible on light and on dark
 DASHES: tuple[Literal["solid", "dash", "dot"], ...] = ("solid", "dash", "dot")
 MOST_IN_SUMMARY = 6  # lines that a summary describes one by one
 MOST_LETTERS = 28  # of a name in a legend
+PROBIT_TICKS = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999)  # rates
 RUN = "run:"  # begins the group of all series of one run or variant, on all charts of a page
 CLASS = "class:"  # begins the group of all series of one class, on the charts next to each other
 
@@ -26,6 +27,7 @@ class Axis:
 
     label: str = ""
     log: bool = False  # a logarithmic scale
+    probit: bool = False  # a scale on which normal scores give straight lines, see `probit`; for rates in (0, 1)
     low: float | None = None  # its limits; None fits them to the data
     high: float | None = None
     percent: bool = False  # ticks are percentages
@@ -35,13 +37,15 @@ class Axis:
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """One line, one set of points or bars, or one colour map of a chart."""
+    """One line, one set of points or bars, one band, or one colour map of a chart."""
 
-    kind: Literal["line", "steps", "points", "bars", "map"]  # "steps" is a line that keeps each y up to the next x
+    # "steps" is a line that keeps each y up to the next x; a "band" fills the place from `low` to `high`
+    kind: Literal["line", "steps", "points", "bars", "band", "map"]
     name: str
     x: Values  # [K]; bars may have names; NaN interrupts a line
     y: Values  # [K]
-    z: NDArray[Any] | None = None  # [K] in space; of a map its values in [0, 1], [len(y), len(x)]
+    z: NDArray[Any] | None = None  # [K] in space; of a map its values in [0, top], [len(y), len(x)], NaN where unknown
+    top: float = 1  # of a map: the value at the end of its colours
     colour: str = COLOURS[0]  # as hex
     dash: Literal["solid", "dash", "dot"] = "solid"
     # of points, or of a line that marks its points
@@ -50,10 +54,11 @@ class Series:
     width: float | None = None  # of a line in pixels, of bars in units of x; None is the default and lets bars touch
     opacity: float = 1
     hatched: bool = False  # bars are hatched instead of filled
-    # [K], the ends of an interval along y at each bar, or along x at each of the points; NaN where it has none
+    # [K], the ends of an interval along y at each bar or x of a band, or along x at each of the points; NaN where it
+    # has none
     low: NDArray[np.float64] | None = None
     high: NDArray[np.float64] | None = None
-    texts: Sequence[str] = ()  # [K], for `hover`
+    texts: Sequence[str] = ()  # [K], for `hover`; of a map what its cells say, row by row
     hover: str = ""  # what the page shows under the pointer, such as "step {x}: {y:.4g}" or "{text}"
     group: str = ""  # its entry in a page's legend, which switches all series of the group; "" is its name
     in_legend: bool = True  # whether it has an entry; it may be switched by the group's anyway
@@ -115,6 +120,26 @@ class Panels:
     columns: int = 3  # charts per row, at most
     size: tuple[float, float] = (3.6, 3.5)  # width and height of one chart, in inches
     legend: str = ""  # the title of one legend for all; "" gives each chart its own
+
+
+def probit(rates: ArrayLike) -> NDArray[np.float64]:
+    """Where rates lie on a probit axis: Φ⁻¹(rate), of the standard normal distribution's Φ.
+
+    Source: A. Martin et al., "The DET Curve in Assessment of Detection Task Performance", Eurospeech 1997.
+
+    >>> probit([0.5, 0.8413447460685429]).round(6).tolist()
+    [0.0, 1.0]
+    """
+    from scipy import special  # slow to import, and only these axes need it
+
+    return np.asarray(special.ndtri(np.asarray(rates, dtype=np.float64)))
+
+
+def probit_inverse(places: ArrayLike) -> NDArray[np.float64]:
+    """The rates at these places of a probit axis: Φ(place)."""
+    from scipy import special
+
+    return np.asarray(special.ndtr(np.asarray(places, dtype=np.float64)))
 
 
 def line_style(number: int) -> dict[str, Any]:

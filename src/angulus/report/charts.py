@@ -13,14 +13,27 @@ from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.evaluation.metrics import image_quality
 from angulus.evaluation.metrics.image_quality import error_versus_discard
+from angulus.evaluation.protocols.group_rates import ByGroup
 from angulus.evaluation.protocols.result import Curve, Number
 from angulus.report import terms
-from angulus.report.chart import COLOURS, RUN, Axis, Chart, Panels, Series, line_style, summarize
+from angulus.report.chart import (
+    COLOURS,
+    RUN,
+    Axis,
+    Chart,
+    Panels,
+    Series,
+    line_style,
+    probit,
+    probit_inverse,
+    summarize,
+)
 
 RIGHT, WRONG = COLOURS[0], COLOURS[3]
 MOST_ROWS = 500  # of a log
 MOST_GROUPS = 30  # bars of one chart
 LEAST_KEPT = 30  # samples, for the error of those kept
+MOST_FMR, MOST_FNMR = 0.5, 0.99  # on probit axes
 FEW_POINTS = 12  # up to which each point of a curve is marked: one alone would not be visible
 
 Lines = Sequence[tuple[str, NDArray[Any], NDArray[Any]]]
@@ -42,18 +55,20 @@ class CurveKind:
 
 
 FMR, TAR = Axis("false match rate (FMR, FAR, FPIR)", log=True), Axis("true accept rate (TAR, TPIR)")
-RATE, MISSES = Axis("false match rate", log=True), Axis("false non-match rate")
-LOG_MISSES = replace(MISSES, log=True)
+RATE, MISSES = Axis("false match rate (FMR)", probit=True), Axis("false non-match rate (FNMR)")
+PROBIT_MISSES = replace(MISSES, probit=True)
 RANK, FOUND = Axis("rank", log=True, whole=True), Axis("identified within the rank")
-FALSE_POSITIVES, SENSITIVITY = Axis("false positives per scan", log=True), Axis("sensitivity")
+FALSE_POSITIVES, SENSITIVITY = Axis("false positives per case", log=True), Axis("sensitivity")
 DISCARDED = Axis("share of lowest quality discarded")
-FP_READING = "sensitivity {y} at {x:.4g} false positives per scan"
+FP_READING = "sensitivity {y} at {x:.4g} false positives per case"
+SIZE, MISSED = Axis("people in the gallery, N", log=True), Axis("false negative identification rate (FNIR)", low=0)
 CURVES = {
     "roc": CurveKind("ROC: true accepts by false matches", FMR, TAR, 1e-2, "TAR {y} at FMR {x:.4g}", steps=True),
-    "det": CurveKind("DET: false non-matches by false matches", RATE, LOG_MISSES, 1e-2, "FNMR {y} at FMR {x:.4g}"),
+    "det": CurveKind("DET: false non-matches by false matches", RATE, PROBIT_MISSES, 1e-2, "FNMR {y} at FMR {x:.4g}"),
     "cmc": CurveKind("CMC: identified within a rank", RANK, FOUND, 1, "{y} at rank {x:g}"),
     "froc": CurveKind("FROC: sensitivity by false positives", FALSE_POSITIVES, SENSITIVITY, 1, FP_READING, steps=True),
     "discard": CurveKind("Error versus discard", DISCARDED, MISSES, 0.2, "{y} after {x:.4g} are discarded", steps=True),
+    "fnir": CurveKind("FNIR by gallery size", SIZE, MISSED, math.inf, "FNIR {y} at N = {x:,g}"),
 }
 
 
@@ -80,6 +95,19 @@ class CurvePoint:
     y: float
     label: str
     value: str
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """Intervals of y at some x of a curve."""
+
+    x: NDArray[np.float64]  # [K]
+    low: NDArray[np.float64]  # [K]
+    high: NDArray[np.float64]  # [K]
+    words: str  # what they are, in a sentence
+
+
+NO_BANDS: Mapping[str, Band] = MappingProxyType({})
 
 
 def _group(name: str, runs: Runs) -> str:
@@ -197,19 +225,26 @@ def error_curves(
     title: str = "",
     points: Mapping[str, Sequence[CurvePoint]] = MappingProxyType({}),
     runs: Runs = NO_RUNS,
+    bands: Mapping[str, Band] = NO_BANDS,
 ) -> Chart:
     """ROC, DET, CMC, FROC or error-versus-discard curves.
 
-    A logarithmic axis leaves out what is not above 0; if that is everything, as for the DET of a model without errors,
-    the axis is linear. A curve passes through its `points`, which are numbers of a table, and rings mark them.
+    A logarithmic axis leaves out what is not above 0, a probit axis also what is not below 1; if that is everything, as
+    for the DET of a model without errors, the axis is linear. A curve passes through its `points`, which are numbers of
+    a table, and rings mark them. `bands` are the intervals of some of the curves.
     """
     look = CURVES[checks.choice("kind", kind, CURVES)]
     lines = [(name, *_insert(x, y, points.get(name, ()))) for name, x, y in lines]
     axes = look.x, look.y
-    for linear in ((look.x, replace(look.y, log=False)), (replace(look.x, log=False), replace(look.y, log=False))):
+    for linear in ((look.x, _linear(look.y)), (_linear(look.x), _linear(look.y))):
         if not any(_drawable(x, y, *axes).any() for _, x, y in lines):
             axes = linear
+    shown_points = [(x[member], y[member]) for _, x, y in lines for member in [_drawable(x, y, *axes)]]
+    banded = [bands[name] for name, *_ in lines if name in bands]
+    shown_points += [(band.x, end) for band in banded for end in (band.low, band.high)]
+    axes = _probit_limits(axes, *map(np.concatenate, zip(*shown_points, strict=True)))
     curves, marks, summary = [], [], []
+    bands_drawn: list[Series] = []
     for number, (name, x, y) in enumerate(lines):
         shown = _drawable(x, y, *axes)
         own = points.get(name, ())
@@ -218,15 +253,20 @@ def error_curves(
         style: Any = "steps" if look.steps else "line"
         looks |= {"hover": "({x:.4g}, {y:.4g})", "group": _group(name, runs)}
         series = Series(style, name, x[shown], y[shown], **looks)
+        if axes[0].probit:  # plotly knows only the places on such an axis
+            texts = [f"({one:.4g}, {other:.4g})" for one, other in zip(x[shown], y[shown], strict=True)]
+            series = replace(series, texts=texts, hover="{text}")
         curves.append(series)
+        if name in bands:
+            bands_drawn.append(_fill(bands[name], series, axes[1]))
         if own:
             marks.append(_rings(series, [point for point in own if point.x > 0 and point.y > 0]))
         row = int(np.searchsorted(x, look.read_at, side="right")) - 1
         exact = next((point.value for point in own if point.x == look.read_at), f"{y[row]:.4g}")
         reading = look.reading.format(x=x[row], y=exact) if row >= 0 else f"no point at or below {look.read_at:g}"
         summary.append(f"{name}: {reading}")
-    note = terms.CURVES[kind]
-    return Chart(title or look.title, curves + marks, *axes, summary=summarize(summary), note=note)
+    note = " ".join([terms.CURVES[kind], *dict.fromkeys(band.words for band in banded)])
+    return Chart(title or look.title, bands_drawn + curves + marks, *axes, summary=summarize(summary), note=note)
 
 
 def _insert(x: NDArray[Any], y: NDArray[Any], points: Sequence[CurvePoint]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -238,7 +278,41 @@ def _insert(x: NDArray[Any], y: NDArray[Any], points: Sequence[CurvePoint]) -> t
 
 def _drawable(x: NDArray[Any], y: NDArray[Any], x_axis: Axis, y_axis: Axis) -> NDArray[np.bool_]:
     """Which points the axes can show."""
-    return np.asarray(((x > 0) | (not x_axis.log)) & ((y > 0) | (not y_axis.log)))
+    shown = np.ones(len(x), dtype=bool)
+    for axis, values in ((x_axis, x), (y_axis, y)):
+        shown &= (values > 0) | (not (axis.log or axis.probit))
+        shown &= (values < 1) | (not axis.probit)
+    return shown
+
+
+def _linear(axis: Axis) -> Axis:
+    return replace(axis, log=False, probit=False)
+
+
+def _probit_limits(axes: tuple[Axis, Axis], x: NDArray[Any], y: NDArray[Any]) -> tuple[Axis, Axis]:
+    """Probit axes that leave out FMRs above ½, where nobody sets a threshold, unless there are no others."""
+    x_axis, y_axis = axes
+    if x_axis.probit:
+        most = MOST_FMR if x.min() <= MOST_FMR else float(x.max())
+        x, y = x[x <= most], y[x <= most]
+        x_axis = replace(x_axis, low=0.7 * float(x.min()), high=_beyond(most))
+    if y_axis.probit:
+        y_axis = replace(y_axis, low=0.5 * float(y[y > 0].min()), high=_beyond(min(float(y.max()), MOST_FNMR)))
+    return x_axis, y_axis
+
+
+def _beyond(rate: float) -> float:
+    """A little farther on a probit axis."""
+    return float(probit_inverse(probit(rate) + 0.1))
+
+
+def _fill(band: Band, curve: Series, y_axis: Axis) -> Series:
+    """The band of a curve, in its colour; a probit axis has no room for 0 and 1."""
+    low, high = band.low, band.high
+    if y_axis.low is not None and y_axis.high is not None:
+        low, high = (np.clip(end, y_axis.low, y_axis.high) for end in (low, high))
+    looks: dict[str, Any] = {"symbol": "", "texts": (), "hover": "", "in_legend": False, "opacity": 0.22}
+    return replace(curve, kind="band", x=band.x, y=low, low=low, high=high, **looks)
 
 
 def _rings(curve: Series, points: Sequence[CurvePoint]) -> Series:
@@ -333,6 +407,25 @@ def group_errors(
     axes = Axis(kind, names=True), Axis("error", low=0, percent=True)
     note = "Share of wrong decisions. Thin lines are the intervals, where there are any."
     return Chart(title, series, *axes, summary=words, note=note)
+
+
+def group_heat_map(point: ByGroup, title: str = "") -> Chart:
+    """The false match rate of all groups and pairs of groups at one operating point, group by group."""
+    name, names = point.rates["false_match"], point.groups
+    values = point.matrix("false_match")
+    known = values[~np.isnan(values)]
+    texts = ["–" if math.isnan(value) else f"{value:.2g}" for value in values.ravel().tolist()]
+    top = float(known.max(initial=0)) or 1.0
+    series = Series("map", name, names, names, values, top=top, texts=texts, in_legend=False)
+    rates = [(cell, cell.false_match) for cell in point.cells if cell.false_match is not None]
+    ranked = sorted((rate.value, cell.groups) for cell, rate in rates if not math.isnan(rate.value))
+    summary = [f"{' and '.join(groups)}: {name} {value:.3g}" for value, groups in reversed(ranked)]
+    note = (
+        f"{name} of pairs of two people of these groups, at the one threshold of {point.at}. On the diagonal both are "
+        "of one group. A dash: too few pairs to know."
+    )
+    axes = Axis("group", names=True), Axis("group", names=True)
+    return Chart(title or f"{name} by group at {point.at}", [series], *axes, summary=summarize(summary), note=note)
 
 
 def weight_histograms(models: Sequence[tuple[str, Mapping[str, NDArray[Any]]]]) -> Panels:

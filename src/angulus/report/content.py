@@ -32,6 +32,7 @@ class Content:
     runs_of_results: dict[str, str] = field(default_factory=dict)  # by the result's name, if it belongs to a run
     in_comparisons: set[str] = field(default_factory=set)  # the names of results that the table of a comparison has
     left_out: list[str] = field(default_factory=list)  # a sentence for each input that cannot be shown
+    draws: int = 1000  # at most, behind intervals that are computed for the report
 
     @property
     def title(self) -> str:
@@ -49,7 +50,7 @@ def read_content(paths: Sequence[Path], *, draws: int = 1000) -> Content:
 
     Args:
         paths: at least one; each is read once.
-        draws: resamples of the test images for the intervals of runs; 0 gives no intervals.
+        draws: resamples of the test images for the intervals of runs, and the most for bands; 0 gives no intervals.
 
     Raises:
         checks.InputError: no path is given, or nothing can be shown; the message says why for each path.
@@ -57,7 +58,7 @@ def read_content(paths: Sequence[Path], *, draws: int = 1000) -> Content:
     if not paths:
         raise checks.InputError("a report needs at least one run, comparison or saved result; got none")
     checks.integer("draws", draws, low=0, high=MOST_DRAWS, hint="0 gives no intervals")
-    reader = _ContentReader(Content(), draws)
+    reader = _ContentReader(Content(draws=draws))
     for path in dict.fromkeys(path.resolve() for path in paths):
         with reader.noting_errors(path):
             reader.read(path)
@@ -72,7 +73,6 @@ class _ContentReader:
     """Reads one path after the other into the content."""
 
     content: Content
-    draws: int
     data: DataSets = field(default_factory=DataSets)
 
     @contextlib.contextmanager
@@ -112,7 +112,7 @@ class _ContentReader:
     def _run(self, name: str, parent: str, folder: Path, reference: Path | None = None) -> str:
         """Read a run; returns its name."""
         name = _unique_name(name, parent, [run.name for run in self.content.runs])
-        self.content.runs.append(read_run(name, folder, reference, self.data, self.draws))
+        self.content.runs.append(read_run(name, folder, reference, self.data, self.content.draws))
         if damage := log.find_damage(folder / log.METRICS):
             self.content.left_out.append(f"{folder / log.METRICS}: {damage}; the lines before it are shown")
         return name

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from angulus.report.chart import CLASS, DASHES, RUN, Chart, line_style
+from angulus.report.chart import CLASS, DASHES, RUN, Chart, Series, line_style, summarize
 
+DASH_WORDS = {"solid": "solid", "dash": "dashed", "dot": "dotted"}
 Looks = Mapping[str, int]  # the number of each run's group, which decides its colour and dash
 
 
@@ -27,6 +28,44 @@ def assign(charts: Sequence[Chart]) -> Looks:
         if group.startswith(RUN):
             looks[group] = len(looks)
     return looks
+
+
+def dress(charts: Sequence[Chart], looks: Looks) -> list[Chart]:
+    """The charts of one block with the colour of each run, so that each of their lines can be told from the others.
+
+    On a page of one run, its lines on one chart differ by their colours, and the block's legend names them. Otherwise
+    they differ by their dashes, which the chart's note names.
+    """
+    if len(looks) != 1:
+        return [_name_dashes(apply(chart, looks), looks) for chart in charts]
+    names = [dict.fromkeys(name for name, _ in _lines(chart, looks)) for chart in charts]
+    several = [name for found in names if len(found) > 1 for name in found]
+    styles = {name: line_style(number) for number, name in enumerate(dict.fromkeys(several))}
+
+    def recolour(one: Series) -> Series:
+        return replace(one, group=one.name, **styles[one.name]) if one.group in looks else one
+
+    return [
+        replace(chart, series=list(map(recolour, chart.series))) if len(found) > 1 else apply(chart, looks)
+        for chart, found in zip(charts, names, strict=True)
+    ]
+
+
+def _lines(chart: Chart, looks: Looks) -> list[tuple[str, Series]]:
+    """The lines of runs, by their names."""
+    return [
+        (one.name, one)
+        for one in chart.series
+        if one.group in looks and one.in_legend and one.kind in ("line", "steps")
+    ]
+
+
+def _name_dashes(chart: Chart, looks: Looks) -> Chart:
+    """The chart, whose note says what the dashes mean if a run has several lines."""
+    lines = _lines(chart, looks)
+    groups = [one.group for _, one in lines]
+    said = [f"{name} is {DASH_WORDS[one.dash]}" for name, one in lines if groups.count(one.group) > 1]
+    return replace(chart, note=f"{chart.note} {summarize(said)}".strip()) if said else chart
 
 
 def apply(chart: Chart, looks: Looks) -> Chart:

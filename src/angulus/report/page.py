@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from typing import Any
 
@@ -58,6 +58,7 @@ class Album:
     title: str
     groups: dict[str, list[Captioned]]
     unfolded: bool = False
+    rows: bool = False  # each of several thumbnails has a row of its own
     kind: str = "album"
 
 
@@ -88,7 +89,8 @@ def render(title: str, about: str, sections: Sequence[Section], left_out: Sequen
     """
     sections = [section for section in sections if section.blocks]
     looks = legends.assign([chart for section in sections for chart in _charts(section)])
-    drawn = _DrawnCharts(looks)
+    sections = [replace(section, blocks=[_dressed(block, looks) for block in section.blocks]) for section in sections]
+    drawn = _DrawnCharts()
 
     from plotly.offline import get_plotlyjs
 
@@ -120,13 +122,12 @@ def render(title: str, about: str, sections: Sequence[Section], left_out: Sequen
 class _DrawnCharts:
     """The charts that the template has placed so far, and the sheets of pictures that they share."""
 
-    looks: legends.Looks
     charts: list[dict[str, Any]] = field(default_factory=list)
     sheets: list[Sheet] = field(default_factory=list)
 
     def add(self, chart: Chart) -> int:
         """Draw a chart; returns its number."""
-        self.charts.append(render_plotly(legends.apply(chart, self.looks)))
+        self.charts.append(render_plotly(chart))
         if chart.samples is not None and chart.samples.sheet is not None:
             if chart.samples.sheet not in self.sheets:
                 self.sheets.append(chart.samples.sheet)
@@ -136,6 +137,11 @@ class _DrawnCharts:
     def to_json(self) -> Markup:
         """All of them, for page.js."""
         return Markup(_json({"charts": self.charts, "sheets": [asdict(sheet) for sheet in self.sheets]}))
+
+
+def _dressed(block: Any, looks: legends.Looks) -> Any:
+    """The block; charts with the colours of the page's runs."""
+    return replace(block, charts=legends.dress(block.charts, looks)) if isinstance(block, Charts) else block
 
 
 def _charts(section: Section) -> list[Chart]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from angulus.report.chart import GREY, Axis, Chart, Samples, Series, shorten, shorten_lines
+from angulus.report.chart import GREY, PROBIT_TICKS, Axis, Chart, Samples, Series, probit, shorten, shorten_lines
 
 SYMBOLS = {
     "dot": "circle",
@@ -67,7 +67,7 @@ def _escape(text: str) -> str:
 
 
 def _trace(series: Series, axes: str, chart: Chart) -> dict[str, Any]:
-    columns = {axis: getattr(series, axis) for axis in axes}
+    columns = _places(series, chart, axes)
     trace: dict[str, Any] = {
         "type": {"bars": "bar", "map": "heatmap"}.get(series.kind, "scatter3d" if "z" in axes else "scatter"),
         "name": _escape(shorten(series.name)),
@@ -75,7 +75,10 @@ def _trace(series: Series, axes: str, chart: Chart) -> dict[str, Any]:
     }
     if series.kind == "map":
         assert series.z is not None
-        return trace | {"z": [_short(row, chart.digits) for row in series.z], "zmin": 0, "zmax": 1}
+        cells = np.array([_escape(text) for text in series.texts]).reshape(series.z.shape if series.texts else 0)
+        said = {"text": cells.tolist(), "texttemplate": "%{text}"} if series.texts else {}
+        values = [_short(row, chart.digits) for row in series.z]
+        return trace | {"z": values, "zmin": 0, "zmax": series.top, "hoverongaps": False} | said
     if len(series.samples):
         trace |= {"hoverinfo": "none", "customdata": np.asarray(series.samples, dtype=int).tolist()}  # page.js shows it
     elif series.hover:
@@ -90,7 +93,21 @@ def _trace(series: Series, axes: str, chart: Chart) -> dict[str, Any]:
     trace |= {key: value for key, value in optional.items() if value}
     if series.hidden:
         trace["visible"] = False
+    if series.kind == "band":
+        return trace | {"mode": "none", "fill": "toself", "fillcolor": series.colour, "opacity": series.opacity}
     return trace | (_bars(series) if series.kind == "bars" else _marks(series, space="z" in axes))
+
+
+def _places(series: Series, chart: Chart, axes: str) -> dict[str, Any]:
+    """The coordinates on each axis: plotly has no probit axes, so there rates become their places."""
+    columns = {axis: getattr(series, axis) for axis in axes}
+    if series.kind == "band":  # once along its upper end, and back along the lower one
+        assert series.low is not None and series.high is not None
+        columns = {
+            "x": np.concatenate([series.x, series.x[::-1]]),
+            "y": np.concatenate([series.high, series.low[::-1]]),
+        }
+    return {axis: probit(values) if getattr(chart, axis).probit else values for axis, values in columns.items()}
 
 
 def _coordinates(values: Any, digits: int) -> list[Any]:
@@ -174,13 +191,16 @@ def _layout(chart: Chart) -> dict[str, Any]:
 def _axis(axis: Axis, columns: Sequence[Any]) -> dict[str, Any]:
     layout: dict[str, Any] = {"title": {"text": axis.label}}
     if axis.low is not None and axis.high is not None:
-        layout["range"] = _short([axis.low, axis.high], 4)
+        ends = [axis.low, axis.high]
+        layout["range"] = _short(probit(ends) if axis.probit else ends, 4)
     elif axis.low == 0:
         layout["rangemode"] = "tozero"
     if axis.names:
         layout |= {"type": "category"} | _short_ticks([name for column in columns for name in column])
     if axis.percent:
         layout["tickformat"] = ".0%"
+    if axis.probit:
+        layout |= {"tickvals": _short(probit(PROBIT_TICKS), 5), "ticktext": [f"{rate:g}" for rate in PROBIT_TICKS]}
     if axis.log:
         values = np.concatenate([np.asarray(column, dtype=np.float64) for column in columns])
         wide = float(values.max()) > 20 * float(values.min())

@@ -7,10 +7,20 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, PercentFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatter, NullLocator, PercentFormatter
 
 from angulus.core import checks, files
-from angulus.report.chart import GREY, Axis, Chart, Panels, Series, shorten_lines
+from angulus.report.chart import (
+    GREY,
+    PROBIT_TICKS,
+    Axis,
+    Chart,
+    Panels,
+    Series,
+    probit,
+    probit_inverse,
+    shorten_lines,
+)
 
 MARKERS = {"": "None", "dot": "o", "ring": "o", "cross": "x", "plus": "+", "tick": "|"}
 LINES = {"solid": "-", "dash": "--", "dot": ":"}
@@ -52,6 +62,9 @@ def draw(content: Chart | Panels) -> Figure:
 
 def _single_size(chart: Chart) -> tuple[float, float]:
     """Width and height in inches: more width for many bars, a square for equal axes."""
+    if any(series.kind == "map" for series in chart.series) and chart.x.names:
+        count = len(chart.series[0].x)
+        return max(5.2, 1.6 + 0.75 * count), max(4.4, 1.2 + 0.6 * count)
     if chart.x.names:
         return max(6.4, 0.16 * len(chart.series[0].x) * (1 + len(chart.series))), 4.2
     if chart.y.names:
@@ -66,12 +79,14 @@ def _draw_panel(axis: Axes, chart: Chart, *, own_legend: bool) -> None:
     for series in shown:
         side = right if series.right and right is not None else axis
         if series.kind == "map":
-            assert series.z is not None
-            mesh = side.pcolormesh(series.x, series.y, series.z, vmin=0, vmax=1, cmap="viridis", shading="auto")
-            axis.figure.colorbar(mesh, ax=axis, label=series.name)
+            _draw_map(axis, series)
         elif series.kind == "bars":
             place = 0 if chart.overlaid else bars.index(series)
             _draw_bars(side, series, place, 1 if chart.overlaid else len(bars))
+        elif series.kind == "band":
+            assert series.low is not None and series.high is not None
+            looks: dict[str, Any] = {"color": series.colour, "alpha": series.opacity, "linewidth": 0}
+            side.fill_between(series.x, series.low, series.high, **looks)
         else:
             _draw_marks(side, series)
     if chart.mark is not None:
@@ -83,17 +98,32 @@ def _draw_panel(axis: Axes, chart: Chart, *, own_legend: bool) -> None:
         _set_axis(right, "y", chart.right)
         axis.yaxis.label.set_color(next(series.colour for series in shown if not series.right))
         right.yaxis.label.set_color(next(series.colour for series in shown if series.right))
-    if chart.y.names:
+    if chart.y.names and not any(series.kind == "map" for series in shown):
         axis.margins(y=0.15)
         names = list(dict.fromkeys(name for series in shown for name in series.y))
         axis.set_yticks(range(len(names)), [shorten_lines(name) for name in names])
     if chart.equal:
         axis.set_aspect("equal")
-    elif not bars:
+    elif not bars and not any(series.kind == "map" for series in shown):
         axis.grid(alpha=0.3, which="both")
     named = [series for series in shown if series.in_legend and series.kind != "map"]
     if own_legend and right is None and (len(named) > 1 or (bars and named)):
         axis.legend(fontsize=8)
+
+
+def _draw_map(axis: Axes, series: Series) -> None:
+    """A colour map, with its texts in the cells."""
+    assert series.z is not None
+    places: list[Any] = [series.x, series.y]
+    for number, (values, set_ticks) in enumerate(((series.x, axis.set_xticks), (series.y, axis.set_yticks))):
+        if isinstance(values[0], str):
+            places[number] = np.arange(len(values))
+            set_ticks(places[number], [shorten_lines(name) for name in values])
+    mesh = axis.pcolormesh(*places, series.z, vmin=0, vmax=series.top, cmap="viridis", shading="auto")
+    axis.figure.colorbar(mesh, ax=axis, label=series.name)
+    for text, (row, column) in zip(series.texts, np.ndindex(series.z.shape), strict=False):
+        dark = series.z[row, column] < series.top / 2
+        axis.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
 
 
 def _draw_bars(axis: Axes, series: Series, place: int, count: int) -> None:
@@ -136,12 +166,18 @@ def _set_axis(panel: Axes, name: str, axis: Axis) -> None:
     panel.set(**{f"{name}label": axis.label})
     if axis.log:
         panel.set(**{f"{name}scale": "log"})
+    if axis.probit:
+        getattr(panel, f"set_{name}scale")("function", functions=(probit, probit_inverse))
     low, high = (None if axis.log and end == 0 else end for end in (axis.low, axis.high))
     panel.set(**{f"{name}lim": (low, high)})
     ticks = panel.xaxis if name == "x" else panel.yaxis
     if axis.whole:  # 2, not 2 x 10^0
         ticks.set_major_formatter(LogFormatter())
         ticks.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+    if axis.probit:
+        ticks.set_major_locator(FixedLocator(PROBIT_TICKS))
+        ticks.set_minor_locator(NullLocator())
+        ticks.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
     if axis.percent:
         ticks.set_major_formatter(PercentFormatter(1, decimals=0))
 

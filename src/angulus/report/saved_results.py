@@ -1,16 +1,18 @@
 """Tables and charts of saved results: those of one protocol share a table and their curves share a chart."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from angulus.evaluation.protocols import groups, scored
+from angulus.evaluation.protocols.group_rates import difference_rows, rate_rows, titles
 from angulus.evaluation.protocols.result import KINDS, Curve, Number, Result, shown, span
 from angulus.report import charts
 from angulus.report.chart import Chart
-from angulus.report.charts import CURVES, NO_RUNS, CurvePoint, Runs
+from angulus.report.charts import CURVES, NO_BANDS, NO_RUNS, Band, CurvePoint, Runs
 from angulus.report.page import Table
 from angulus.report.tables import NONE
 from angulus.report.terms import explain_figures
@@ -23,7 +25,8 @@ FEATURES = {  # by the flip rule at the end of a model's name
     "concat": "of each image, followed by those of its mirror image",
 }
 LIST_COLUMNS = (*scored.COLUMNS[:3], "labels")  # two results with equal ones are of the same samples
-ON_CURVE = {"roc": "TAR@FAR=", "det": "TAR@FAR=", "froc": "sensitivity@FP/scan="}  # numbers that lie on a curve
+ON_CURVE = {"roc": "TAR@FAR=", "det": "TAR@FAR=", "froc": "sensitivity@FP/"}  # how numbers on a curve begin
+EQUAL = "Equal groups have ratios of 1, Gini and GARBE 0, and FDR 1."
 
 
 def result_tables(results: Results) -> list[Table]:
@@ -49,10 +52,10 @@ def describe_features(result: Result) -> str:
     return f"Features: {source}{'' if flip == 'none' else f'; scores: {flip}, norms without'}."
 
 
-def result_curves(results: Results, runs: Runs = NO_RUNS) -> list[Chart]:
+def result_curves(results: Results, runs: Runs = NO_RUNS, bands: Mapping[str, Band] = NO_BANDS) -> list[Chart]:
     """One chart for each kind of curve of each protocol, with the curves of all its results.
 
-    `runs` has the run of each result that belongs to one.
+    `runs` has the run of each result that belongs to one, and `bands` the intervals of their DETs.
     """
     drawn = []
     for kind in KINDS:
@@ -67,7 +70,8 @@ def result_curves(results: Results, runs: Runs = NO_RUNS) -> list[Chart]:
                     points[label], runs_of_curves[label] = _points_of_table(result, curve), runs.get(name, name)
         for protocol, curves in lines.items():
             title = CURVES[kind].title + (f", {protocol}" if len(lines) > 1 else "")
-            drawn.append(charts.error_curves(kind, curves, title, points, runs_of_curves))
+            own = bands if kind == "det" else NO_BANDS
+            drawn.append(charts.error_curves(kind, curves, title, points, runs_of_curves, own))
     return drawn
 
 
@@ -80,6 +84,34 @@ def errors_by_group(results: Results, runs: Runs = NO_RUNS) -> list[Chart]:
             accuracies = [result.number(f"accuracy {group}") for group in names]
             by_groups.setdefault(names, []).append((name, accuracies))
     return [charts.group_errors("Error by group", "group", names, rows, runs) for names, rows in by_groups.items()]
+
+
+def group_tables(results: Results) -> list[Table]:
+    """Of each result and operating point: error rates by group, and how unequal the groups are."""
+    tables = []
+    for name, result in results.items():
+        for point in result.by_group:
+            rates, unequal = titles(point)
+            small = [
+                f"{' × '.join(cell.groups)}, {called}: {rate.note}."
+                for cell in point.cells
+                for which, called in point.rates.items()
+                if (rate := getattr(cell, which)) is not None and rate.trials and math.isnan(rate.value)
+            ]
+            why = [f"{n.name} is {n.no_interval}." for n in point.differentials if not math.isfinite(n.value)]
+            tables.append(Table(f"{name}: {rates}", *rate_rows(point), tuple(small)))
+            tables.append(Table(f"{name}: {unequal}", *difference_rows(point), (EQUAL, *why)))
+    return tables
+
+
+def group_maps(results: Results) -> list[Chart]:
+    """A heat map of the false match rate, group by group, of each result and operating point that compares groups."""
+    return [
+        charts.group_heat_map(point, f"{name}: {point.rates['false_match']} by group at {point.at}")
+        for name, result in results.items()
+        for point in result.by_group
+        if any(len(cell.groups) > 1 for cell in point.cells)
+    ]
 
 
 def _table_of_one(name: str, result: Result) -> Table:
@@ -174,8 +206,8 @@ def _points_of_table(result: Result, curve: Curve) -> list[CurvePoint]:
         return []
     points = []
     for number in result.numbers:
-        rate = number.name.removeprefix(start)
-        if rate != number.name and np.isfinite(number.value):
+        if number.name.startswith(start) and np.isfinite(number.value):
+            rate = number.name.partition("=")[2]
             y, label = number.value, f"{number.name}: {shown(number.value)}"
             if curve.kind == "det":
                 y, label = 1 - y, f"FNMR at FMR {rate}: {shown(1 - y)}"

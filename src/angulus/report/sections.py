@@ -127,18 +127,21 @@ def _origins(content: Content) -> Section:
         blocks.append(Folded(f"Recipe of {run.name}", recipes.to_yaml(run.recipe)))
         if run.recipe.name not in compared:
             blocks.append(_values_table(f"Environment of {run.name}", run.results["environment"]))
+    folded = bool(content.runs or content.comparisons)  # a page of results is also read on paper
     for name, result in content.results.items():
-        blocks.append(_values_table(f"Choices of {name}", result.choices))
-        blocks.append(_values_table(f"Environment of {name}", result.about))
+        about = dict(result.about)
+        about |= {f"SHA-256 of {path}": digest for path, digest in about.pop("files", {}).items()}
+        blocks.append(_values_table(f"Choices of {name}", result.choices, folded=folded))
+        blocks.append(_values_table(f"Environment of {name}", about, folded=folded))
     intro = "What the numbers were computed from and how, so that they can be reproduced."
     return Section("origins", "Recipe and environment", intro, blocks)
 
 
-def _values_table(caption: str, values: Mapping[str, Any]) -> Table:
+def _values_table(caption: str, values: Mapping[str, Any], *, folded: bool = True) -> Table:
     def text(value: Any) -> str:
         if isinstance(value, list):
             return " ".join(redact.command(list(map(str, value))))
         return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
 
     rows = [[str(name).replace("_", " "), text(value)] for name, value in redact.values(dict(values)).items()]
-    return Table(caption, ["setting", "value"], rows, words=True, folded=True)
+    return Table(caption, ["setting", "value"], rows, words=True, folded=folded)

@@ -1,6 +1,6 @@
-"""The sections of a report by task: classification, verification, identification, nodules, quality and others."""
+"""The sections of a report by task: classification, verification, identification, detection, quality and others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ from angulus.evaluation.protocols import (
     quality,
     template_identification,
     template_verification,
+    trillion_pairs,
     videos,
 )
 from angulus.evaluation.protocols.figures import interval_notes
 from angulus.evaluation.protocols.result import Number, Result
-from angulus.report import charts, saved_results, thumbnails
+from angulus.report import charts, error_rates, fnir, retrieval, saved_results, thumbnails
 from angulus.report.chart import Chart
 from angulus.report.content import Content
 from angulus.report.finished_run import MOST_PAIRED, FinishedRun, ImagePairs
@@ -52,12 +53,13 @@ TASKS = {  # by anchor: title, introduction, protocols; results of other protoco
     "identification": (
         "Identification",
         "Who is it, out of many?",
-        (template_identification.PROTOCOL, open_set.PROTOCOL, distractors.MEGAFACE, distractors.TRILLION_PAIRS),
+        (template_identification.PROTOCOL, open_set.PROTOCOL, distractors.MEGAFACE, trillion_pairs.PROTOCOL),
     ),
-    "nodules": (
-        "Nodules",
-        "Which marks on a scan are nodules?",
-        (detection.PROTOCOL, detection.CANDIDATES),
+    "retrieval": ("Retrieval", "Which images show the same thing as the query?", ("retrieval", "reid")),
+    "detection": (
+        "Detection",
+        "Which lesions do the marks find, with how many false marks?",
+        (detection.PROTOCOL, detection.LUNA16, detection.CANDIDATES),
     ),
     "quality": (
         "Quality",
@@ -73,8 +75,7 @@ NORMS_INTRO = (
 
 def build_tasks(content: Content, source: Path | None) -> list[Section]:
     """A section for each task; the images of results' pairs come from `source`, and without one their ids are shown."""
-    if source is not None and not any(map(_has_pairs, content.results.values())):
-        raise checks.InputError("images are for the pairs of saved results, but there are none here; leave them out")
+    images = _read_images(content.results, source)
     sections = []
     known = {protocol for *_, protocols in TASKS.values() for protocol in protocols}
     others = tuple({result.protocol for result in content.results.values()} - known)
@@ -83,19 +84,44 @@ def build_tasks(content: Content, source: Path | None) -> list[Section]:
         blocks: list[Any] = [*saved_results.result_tables(results)]
         if anchor == "classification":
             blocks += _classification(content)
-        if curves := saved_results.result_curves(results, content.runs_of_results):
-            blocks.append(Charts(curves))
+        blocks += error_rates.fnmr_tables(results)
+        bands = error_rates.det_bands(results, content.draws)
+        discard_tables, discard_charts = error_rates.discard_blocks(results, content.draws, content.runs_of_results)
+        curves = saved_results.result_curves(results, content.runs_of_results, bands) + discard_charts
+        fnir_tables, fnir_charts = fnir.fnir_blocks(results, content.draws, content.runs_of_results)
+        blocks += fnir_tables
+        curves += fnir_charts
+        blocks += [*([Charts(curves)] if curves else []), *discard_tables]
+        blocks += saved_results.group_tables(results)
+        if maps := saved_results.group_maps(results):
+            blocks.append(Charts(maps))
         if anchor == "verification":
-            blocks += _verification(content, results, source)
+            blocks += _verification(content, results, images)
             if any(ImagePairs.of(run) for run in content.runs):
                 intro += (
                     f" Pairs of test images are all pairs of up to {MOST_PAIRED:,} images, scored by the cosine of "
                     "their features. Their classes are those of training, so they say nothing about unseen classes."
                 )
+        blocks += retrieval.retrieval_blocks(results, images)
         if anchor == "classification" and (said := _missing_images(content.runs)):
             intro += f" {said}"
         sections.append(Section(anchor, title, intro, blocks))
     return sections
+
+
+def _read_images(results: Mapping[str, Result], source: Path | None) -> dict[str, str]:
+    """The images that results show, as data URIs by id; none without a source of them."""
+    if source is None:
+        return {}
+    ids = {str(name) for result in results.values() for name in retrieval.shown_ids(result)}
+    for result in filter(_has_pairs, results.values()):
+        groups_of_pairs = thumbnails.wrong_result_pairs(result, {}).values()
+        ids |= {image.alt for group in groups_of_pairs for captioned in group for image in captioned.images}
+    if not ids and not any(map(_has_pairs, results.values())):
+        raise checks.InputError(
+            "images are for the pairs and queries of saved results, but there are none here; leave them out"
+        )
+    return thumbnails.read_images(source, ids)
 
 
 def _classification(content: Content) -> list[Any]:
@@ -158,7 +184,7 @@ def _runs_table(content: Content) -> Table:
     return Table(caption, ["run", *RUN_COLUMNS.values(), "training"], rows, notes)
 
 
-def _verification(content: Content, results: dict[str, Result], source: Path | None) -> list[Any]:
+def _verification(content: Content, results: dict[str, Result], images: Mapping[str, str]) -> list[Any]:
     blocks: list[Any] = []
     test_pairs = {run.name: ImagePairs.of(run) for run in content.runs}
     own = [
@@ -182,23 +208,18 @@ def _verification(content: Content, results: dict[str, Result], source: Path | N
     if norms:
         histograms = [charts.norm_histogram(*sample, content.runs_of_results) for sample in norms]
         blocks.append(Charts(histograms, title="Norms of right and wrong pairs, as histograms"))
-    return blocks + _wrong_pairs(content.runs, test_pairs, results, source)
+    return blocks + _wrong_pairs(content.runs, test_pairs, results, images)
 
 
 def _wrong_pairs(
     runs: Sequence[FinishedRun],
     test_pairs: dict[str, ImagePairs | None],
     results: dict[str, Result],
-    source: Path | None,
+    images: Mapping[str, str],
 ) -> list[Album]:
     """Pairs on the wrong side of the threshold, the worst first."""
     albums: list[Album] = []
     results = {name: result for name, result in results.items() if _has_pairs(result)}
-    images: dict[str, str] = {}
-    if source is not None:
-        groups_of_pairs = [thumbnails.wrong_result_pairs(result, {}) for result in results.values()]
-        shown = [captioned for album in groups_of_pairs for group in album.values() for captioned in group]
-        images = thumbnails.read_images(source, {image.alt for captioned in shown for image in captioned.images})
     for name, result in results.items():
         title = f"Pairs decided wrongly: {name}"
         albums.append(Album(title, thumbnails.wrong_result_pairs(result, images), unfolded=not albums))

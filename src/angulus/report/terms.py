@@ -66,8 +66,10 @@ CURVES = {  # by the kind of a curve
     "roc": "Each point is a threshold: how many genuine pairs it accepts against how many impostors. Higher is better.",
     "det": "Each point is a threshold: how many genuine pairs it rejects against how many impostors it accepts. Lower "
     "is better.",
-    "cmc": "How often the right person is among the first so many of a ranked list. Higher is better.",
-    "froc": "Each point is a threshold on the marks: nodules found against false marks per scan. Higher is better.",
+    "cmc": "How often the right person or thing is among the first so many of a ranked list. Higher is better.",
+    "froc": "Each point is a threshold on the marks: lesions found against false marks per case. Higher is better.",
+    "fnir": "How often a search misses a person who is in the gallery, at the threshold for that rate of false alarms "
+    "in a gallery of that size. Lower is better.",
     "discard": "The error of the samples that remain when those of lowest quality are left out. A curve that falls "
     "means that quality predicts errors.",
 }
@@ -78,8 +80,9 @@ FIGURES = {  # what the names of a result's figures begin with
     "EER": "EER is the error rate at the threshold with as many false accepts as false rejects.",
     "AUC": "AUC is the area under the ROC: how often a genuine pair scores above an impostor pair.",
     "rank-": "rank-k is the share of people who are among the first k of the ranked list.",
+    "sensitivity@FP/case": "sensitivity@FP/case is the share of lesions found at so many false marks per case.",
     "sensitivity@FP/scan": "sensitivity@FP/scan is the share of nodules found at so many false marks per scan.",
-    "CPM": "CPM is the mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false marks per scan.",
+    "CPM": "CPM is the mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false marks per case or scan.",
 }
 
 

@@ -33,6 +33,7 @@ class Thumbnail:
 
     source: str
     alt: str
+    right: bool | None = None  # whether it is framed and signed as right or as wrong
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,8 @@ def read_images(path: Path, ids: set[str]) -> dict[str, str]:
                 images[name] = data_uri(decode(item.image, item.id))
     if ids and not images:
         raise checks.InputError(
-            f"{path} must hold the images of the pairs, by the ids in the list of pairs; it has none of these "
-            f"{len(ids):,}, such as {min(ids)!r}"
+            f"{path} must hold the images that the results show, by their ids; it has none of these {len(ids):,}, such "
+            f"as {min(ids)!r}"
         )
     return images
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from angulus.search.vector_store import About, Neighbours, VectorStore, keys
 
 EFFORT = 64  # lists or neighbours that an approximate query searches
 
+BY = ("photo", "person")  # what a match is
+
+_MORE = 4  # times as many rows are looked at if those looked at show too few people
 _MARGIN = 10  # extra rows: a store ranks in float32, and answers are ranked in float64
 _QUERIES = 256  # at a time
 _FUSED = 10_000  # rows checked at a time
@@ -137,6 +141,8 @@ class Gallery:
         threshold: float | None = None,
         flip: str | None = None,
         effort: int | None = None,
+        by: str = "photo",
+        exclude_self: bool = False,
     ) -> list[Answer]:
         """Identify the person in each image: the rows of highest cosine, at or above the threshold.
 
@@ -145,6 +151,9 @@ class Gallery:
             threshold: cosine in [-1, 1]; None: return the best, however low.
             effort: None: exact, every row is compared; else approximate, through the index: how many lists or
                 neighbours to search, >= 1.
+            by: "photo"; or "person": of each person only the best row; a row without identity is a person of its own.
+                Fewer than `top` are returned if the nearest rows, up to 256 MiB of them, show no more people.
+            exclude_self: leave out the row with the query's own id.
 
         Raises:
             checks.InputError: another model, dimension or flip, an empty gallery, effort without an index.
@@ -156,6 +165,7 @@ class Gallery:
             checks.integer("effort", effort, low=1)
         about = self.about()
         _check_same(_about(embeddings, flip), about, embeddings.source, self.store.where)
+        checks.choice("by", by, BY)
         count = self.store.count()
         top = min(top, count)
         checks.integer("top", top, high=max(1, MOST_MATCHES // len(embeddings)), hint=f"of {len(embeddings):,} queries")
@@ -167,7 +177,16 @@ class Gallery:
             queries = embeddings.unit(rows, flip=flip, dtype=np.float64).astype(np.float64, copy=False)
             found = self.store.nearest(queries.astype(np.float32), top + _MARGIN, effort=effort)
             for row, query, near in zip(rows.tolist(), queries, found, strict=True):
-                answers.append(Answer(str(embeddings.ids[row]), _matches(query, near, top, threshold)))
+                own = str(embeddings.ids[row])
+                ranked = _ranked(query, near, by, own if exclude_self else None)
+                wanted = top + _MARGIN
+                most = min(count, _BYTES // (4 * about.size))
+                while len(ranked) < top and len(near.ids) >= wanted and wanted < most:
+                    wanted = min(_MORE * wanted, most)  # one person's photos may fill any number of rows
+                    (near,) = self.store.nearest(query[None].astype(np.float32), wanted, effort=effort)
+                    ranked = _ranked(query, near, by, own if exclude_self else None)
+                kept = tuple(match for match in ranked[:top] if threshold is None or match.score >= threshold)
+                answers.append(Answer(own, kept))
         return answers
 
     def recall(
@@ -177,6 +196,8 @@ class Gallery:
         top: int = 5,
         flip: str | None = None,
         effort: int = EFFORT,
+        by: str = "photo",
+        exclude_self: bool = False,
         queries: int = 100,
         seed: int = 0,
     ) -> Recall:
@@ -188,13 +209,16 @@ class Gallery:
         count = min(queries, len(embeddings))
         rows = np.sort(np.random.default_rng(seed).permutation(len(embeddings))[:count])
         chosen = _part(embeddings, rows)
-        exact = self.query(chosen, top=top, flip=flip)
-        approximate = self.query(chosen, top=top, flip=flip, effort=effort)
+        asked: dict[str, Any] = {"top": top, "flip": flip, "by": by, "exclude_self": exclude_self}
+        exact = self.query(chosen, **asked)
+        approximate = self.query(chosen, **asked, effort=effort)
         shares = []
         for truth, answer in zip(exact, approximate, strict=True):
+            if not truth.matches:  # the gallery holds the query alone
+                continue
             last = truth.matches[-1].score
             shares.append(sum(match.score >= last for match in answer.matches) / len(truth.matches))
-        return Recall(float(np.mean(shares)), top, count)
+        return Recall(float(np.mean(shares)) if shares else 1.0, top, count)
 
     def _check_same(self, about: About, source: str) -> bool:
         """Whether there is a gallery; refuse vectors that do not belong in it."""
@@ -277,12 +301,18 @@ def _check_writable(texts: list[str], source: str) -> None:
             raise InputError(f"{rule}; got {text!r}")
 
 
-def _matches(query: NDArray[np.float64], near: Neighbours, top: int, threshold: float | None) -> tuple[Match, ...]:
+def _ranked(query: NDArray[np.float64], near: Neighbours, by: str, own: str | None) -> list[Match]:
+    """Rows by falling score, without that of the id `own`; by "person" the best of each."""
     stored = near.vectors.astype(np.float64)
     scores = np.clip(stored @ query / np.linalg.norm(stored, axis=1), -1, 1)
     ranked = sorted(zip(-scores, near.ids, near.identities, strict=True), key=lambda row: row[:2])
-    matches = [Match(name, identity, float(-score)) for score, name, identity in ranked[:top]]
-    return tuple(match for match in matches if threshold is None or match.score >= threshold)
+    matches = [Match(name, identity, float(-score)) for score, name, identity in ranked if name != own]
+    if by == "photo":
+        return matches
+    best: dict[tuple[bool, str], Match] = {}
+    for match in matches:
+        best.setdefault((match.identity is None, match.identity or match.id), match)
+    return list(best.values())
 
 
 def _part(embeddings: Embeddings, rows: NDArray[np.int64]) -> Embeddings:

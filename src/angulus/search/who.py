@@ -18,8 +18,6 @@ from angulus.search.vector_gallery import Gallery, Match
 if TYPE_CHECKING:
     from angulus.data.faces.detector import Detector
 
-SEARCHED = 50  # nearest images, among which other people than the first are looked for
-
 
 @dataclass(frozen=True)
 class Identified:
@@ -74,8 +72,8 @@ def identify(
     if not 0 < norm < np.inf:
         raise checks.InputError(f"the feature of {photo} must have a length > 0, or it has no angle; got {norm:g}")
     query = Embeddings(features, np.array([str(photo)]), models=np.array([model.name]), source=str(photo))
-    (answer,) = gallery.query(query, top=max(SEARCHED, top))
-    nearest = _one_each(answer.matches)[:top]
+    (answer,) = gallery.query(query, top=top, by="person")
+    nearest = answer.matches
     matches = bool(nearest) and (threshold is None or nearest[0].score >= threshold)
     warning = None if choice is None else choice.warning(photo)
     return Identified(
@@ -108,11 +106,3 @@ def as_gallery(model: Model, gallery: Gallery) -> Model:
 def name_of(match: Match) -> str:
     """The person of a match, or the id of the image if the person is unknown."""
     return match.identity or match.id
-
-
-def _one_each(matches: tuple[Match, ...]) -> tuple[Match, ...]:
-    """The best match of each person."""
-    best: dict[str, Match] = {}
-    for match in matches:
-        best.setdefault(name_of(match), match)
-    return tuple(best.values())

@@ -73,6 +73,21 @@ def from_checkpoint(path: Path, job: Job) -> None:
                 value.copy_(rows[name])
 
 
+def load_classes(job: Job, names: Sequence[str], weight: Tensor, bias: Tensor | None) -> None:
+    """Give the head the class weights of a model whose classes have the same names, in any order; else nothing."""
+    row_of = {name: row for row, name in enumerate(names)}
+    if row_of.keys() != set(job.images.class_names):
+        return
+    head = job.head
+    own = head.classes if isinstance(head, ShardedHead) else range(len(head.weight))
+    rows = torch.tensor([row_of[job.images.class_names[label]] for label in own])
+    with torch.no_grad():
+        for name, values in (("weight", weight), ("bias", bias)):
+            parameter = dict(head.named_parameters(recurse=False)).get(name)
+            if parameter is not None and values is not None and values[rows].shape == parameter.shape:
+                parameter.copy_(values[rows])
+
+
 def refuse_seen_classes(names: Sequence[str] | None, job: Job, path: Path) -> None:
     """Refuse weights that were trained on classes which the job's validation holds out; warn if that is possible.
 

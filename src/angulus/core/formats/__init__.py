@@ -1,20 +1,21 @@
-"""Named columns in `.npz`, `.safetensors` and `.parquet`; the suffix of a path names its format."""
+"""Named columns in `.npz`, `.safetensors` and `.parquet`, whose suffix names the format; `.bin` is only read."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 
 from angulus.core import checks, files
 from angulus.core.checks import InputError, one_line
-from angulus.core.formats import npz, parquet, tensors
+from angulus.core.formats import matrices, npz, parquet, tensors
 from angulus.core.formats.columns import Columns, as_native, as_numbers, as_text, text_array
 
 __all__ = ["FORMATS", "as_native", "as_numbers", "as_text", "read", "suffix_of", "text_array", "write"]
 
 FORMATS: dict[str, ModuleType] = {".npz": npz, ".safetensors": tensors, ".parquet": parquet}
+READ_ONLY: dict[str, ModuleType] = {".bin": matrices}
 
 _FILES = ("file", "files", "filename", "filenames")
 _MEANT = {  # names that other tools use
@@ -34,11 +35,13 @@ def read(path: Path, known: Sequence[str], texts: Sequence[str], needed: Sequenc
         checks.InputError: another suffix, no such file, a damaged file, a needed name that is missing, arrays that
             need pickle, or a small file that unpacks to very much.
     """
-    suffix = suffix_of(path)
+    if path.is_dir():
+        return matrices.read_tree(path)
+    suffix = suffix_of(path, FORMATS | READ_ONLY)
     if not path.is_file():
         raise InputError(f"embeddings must be in a file that can be read; there is no file {path}")
     try:
-        columns, others = FORMATS[suffix].read(path, known, texts)
+        columns, others = (FORMATS | READ_ONLY)[suffix].read(path, known, texts)
     except InputError:
         raise
     except Exception as error:  # a damaged file can raise nearly anything
@@ -60,10 +63,10 @@ def write(path: Path, columns: Columns) -> None:
     files.write_atomically(path, lambda file: module.write(file, path, columns))
 
 
-def suffix_of(path: Path) -> str:
+def suffix_of(path: Path, known: Iterable[str] = FORMATS) -> str:
     """The suffix, which names the format; `InputError` lists those that are supported."""
-    if path.suffix not in FORMATS:
-        raise InputError(f"embeddings must be in a file that ends in {', '.join(FORMATS)}; got {path}")
+    if path.suffix not in known:
+        raise InputError(f"embeddings must be in a file that ends in {', '.join(known)}; got {path}")
     return path.suffix
 
 

@@ -73,16 +73,12 @@ def _mapped_tensor(path: Path, name: str, entry: dict[str, Any], start: int) -> 
 
 def _text_column(path: Path, name: str, metadata: dict[str, str], in_tensors: bool) -> NDArray[np.str_] | None:
     """A column of text from the metadata (a JSON list) or from `PATH.NAME.txt`; one place only."""
-    text_file = _text_file(path, name)
+    text_file = text_file_of(path, name)
     places = ["a tensor"] * in_tensors + ["the metadata"] * (name in metadata) + [text_file.name] * text_file.is_file()
     if len(places) > 1:
         raise InputError(f"{path}: {name} must be in one place; got {' and '.join(places)}; remove all but one")
     if text_file.is_file():
-        try:
-            lines = limits.read_file(text_file).decode("utf-8-sig").replace("\r\n", "\n").split("\n")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{text_file} must be UTF-8 text; got {error.reason}") from error
-        return text_array(lines[:-1] if lines[-1] == "" else lines)
+        return read_text_file(text_file)
     if name not in metadata:
         return None
     value = limits.parse_json(metadata[name], f"{path}: {name} in the metadata")
@@ -91,15 +87,25 @@ def _text_column(path: Path, name: str, metadata: dict[str, str], in_tensors: bo
     return text_array([item if isinstance(item, str) else "" for item in value])
 
 
-def _text_file(path: Path, name: str) -> Path:
+def text_file_of(path: Path, name: str) -> Path:
+    """The file next to `path` that may hold a column of text."""
     return path.with_name(f"{path.name}.{name}.txt")
+
+
+def read_text_file(path: Path) -> NDArray[np.str_]:
+    """A column of text, one per line."""
+    try:
+        lines = limits.read_file(path).decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} must be UTF-8 text; got {error.reason}") from error
+    return text_array(lines[:-1] if lines[-1] == "" else lines)
 
 
 def write(file: BinaryIO, path: Path, columns: Columns) -> None:
     """Write the columns into an open file; text goes into the metadata, to write one file only."""
     metadata = {n: json.dumps(v.tolist(), ensure_ascii=False) for n, v in columns.items() if v.dtype.kind in "UO"}
     for name in metadata:
-        text_file = _text_file(path, name)
+        text_file = text_file_of(path, name)
         if text_file.exists():
             raise InputError(f"{text_file} must not exist next to {path.name}, which holds {name}; remove it")
     tensors = {name: value for name, value in columns.items() if name not in metadata}

@@ -23,7 +23,8 @@ from angulus.core.checks import InputError
 from angulus.data.sampler import earlier_occurrences
 from angulus.data.sets.download import md5_of, not_found, search_folders
 from angulus.data.sets.images import Images, Splits
-from angulus.evaluation.lists.luna16_csv import Candidates, Findings, read_candidates, read_findings
+from angulus.evaluation.lists.detection_csv import Lesions
+from angulus.evaluation.lists.luna16_csv import Candidates, read_candidates, read_findings
 
 FORMAT = "angulus-luna16-patches-1"
 CANDIDATES, ANNOTATIONS, PATCHES, ABOUT = "candidates_V2.csv", "annotations.csv", "patches", "about.json"
@@ -72,7 +73,7 @@ def load(
     if md5_of(folder / CANDIDATES) != about["candidates_md5"]:
         rule = f"{folder / CANDIDATES} must be the list that {folder / PATCHES} was cut by"
         raise InputError(f"{rule}; remove the patches, and prepare them again")
-    scans, owners = np.unique(candidates.scans, return_inverse=True)
+    scans, owners = np.unique(candidates.cases, return_inverse=True)
     paths = [folder / PATCHES / f"{scan}.npy" for scan in scans.tolist()]
     missing = [path for path in paths if not path.is_file()]
     if missing:
@@ -83,7 +84,7 @@ def load(
         rule = "fold must leave scans to train on and to test on"
         raise InputError(f"{rule}; {folder} has {np.unique(folds).tolist()} alone")
     within = earlier_occurrences(owners)
-    columns: dict[str, NDArray[Any]] = {"scans": candidates.scans}
+    columns: dict[str, NDArray[Any]] = {"scans": candidates.cases}
     if (folder / ANNOTATIONS).is_file():
         columns["nodules"] = nearest_nodules(candidates, read_findings(folder / ANNOTATIONS))
 
@@ -102,14 +103,14 @@ def load(
     return Splits("luna16", train, test, source)
 
 
-def nearest_nodules(candidates: Candidates, nodules: Findings) -> NDArray[np.int64]:
+def nearest_nodules(candidates: Candidates, nodules: Lesions) -> NDArray[np.int64]:
     """The number of the nearest nodule in its scan for each candidate of class 1, in the order of the list; else −1."""
     numbers = np.full(len(candidates), -1, dtype=np.int64)
     for row in np.flatnonzero(candidates.labels == 1).tolist():
-        in_scan = np.flatnonzero(nodules.scans == candidates.scans[row])
+        in_scan = np.flatnonzero(nodules.cases == candidates.cases[row])
         if not len(in_scan):
             rule = f"{ANNOTATIONS} must have the nodules of {CANDIDATES}"
-            raise InputError(f"{rule}; it has none in scan {candidates.scans[row]}")
+            raise InputError(f"{rule}; it has none in scan {candidates.cases[row]}")
         distances = np.linalg.norm(nodules.centres[in_scan] - candidates.centres[row], axis=1)
         numbers[row] = in_scan[distances.argmin()]
     return numbers

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 from angulus.core.checks import InputError, nearest
 from angulus.data.sources import items
 from angulus.data.sources.items import Item, LeftOut, Remark, SourceOptions
+from angulus.evaluation.lists.cells import separator_of, split_rows
 from angulus.evaluation.lists.text import malformed, read_lines
 
 PATHS = ("path", "image", "file", "filename", "file_name", "image_path", "img")
@@ -22,8 +22,6 @@ _LANDMARKS = (
     tuple(f"{axis}{number}" for number in range(1, 6) for axis in "xy"),
     tuple(f"{name}_{axis}" for name in ("lefteye", "righteye", "nose", "leftmouth", "rightmouth") for axis in "xy"),
 )
-_MOST_LINES = 100  # that a quoted cell may span
-_QUOTED = re.compile(r'"((?:[^"]|"")*+)"')
 
 Lines = Iterator[tuple[int, dict[str, str] | LeftOut]]
 
@@ -80,9 +78,7 @@ def read_cells(path: Path, options: SourceOptions | None = None) -> tuple[list[s
     """
     options = options or SourceOptions()
     lines = read_lines(path)
-    first = lines[0]
-    separator = "\t" if "\t" in first else ";" if first.count(";") > first.count(",") else ","
-    rows = cells_of(path, lines, separator, options)
+    rows = cells_of(path, lines, separator_of(lines[0]), options)
     _, names = next(rows)
     if isinstance(names, LeftOut):
         raise InputError(names.reason)
@@ -107,47 +103,9 @@ def read_cells(path: Path, options: SourceOptions | None = None) -> tuple[list[s
 def cells_of(
     path: Path, lines: Sequence[str], separator: str, options: SourceOptions
 ) -> Iterator[tuple[int, list[str] | LeftOut]]:
-    """Each line's number, from 1, and its cells, with RFC 4180's quotes; empty lines are skipped.
-
-    Not the csv module, which accepts stray quotes and reads on to the end of the file after an unclosed one. A quoted
-    cell may span lines if it holds no separator: with both, a quote was left open, and what looks like one cell is
-    the lines after it.
-    """
-    place = 0
-    while place < len(lines):
-        number, text = place + 1, lines[place]
-        place = number
-        try:
-            if '"' in text:
-                cells, place = _quoted_cells(path, lines, number, separator)
-                yield number, cells
-            elif text.strip(" "):
-                yield number, text.split(separator)
-        except InputError as error:
-            yield number, options.left_out(f"line {number}", error)
-
-
-def _quoted_cells(path: Path, lines: Sequence[str], place: int, separator: str) -> tuple[list[str], int]:
-    """The cells of line number `place`, which holds quotes, and the number of the last line they take."""
-    text, start, opened = lines[place - 1], 0, place
-    cells: list[str] = []
-    while True:
-        match = _QUOTED.match(text, start)
-        spans = place > opened and separator in (match[1] if match else text[start:])
-        if (match is None and text.startswith('"', start)) or spans:
-            if spans or place == len(lines) or place - opened == _MOST_LINES:
-                raise malformed(path, opened, "cells whose quotes are closed; one that opens here is not", text[start:])
-            text, place = f"{text}\n{lines[place]}", place + 1
-            continue
-        end = match.end() if match else text.find(separator, start)
-        end = len(text) if end < 0 else end
-        cell = match[1].replace('""', '"') if match else text[start:end]
-        if (match is None and '"' in cell) or text[end : end + 1] not in ("", separator):
-            raise malformed(path, place, "cells with quotes around the whole, doubled within", text[start : end + 20])
-        cells.append(cell)
-        if end == len(text):
-            return cells, place
-        start, opened = end + 1, place
+    """Each line's number, from 1, and its cells; a malformed line is left out, or refused, as the options say."""
+    for number, cells in split_rows(path, lines, separator):
+        yield number, options.left_out(f"line {number}", cells) if isinstance(cells, InputError) else cells
 
 
 def check_column(option: str, name: str | None, path: Path, names: Sequence[str]) -> None:

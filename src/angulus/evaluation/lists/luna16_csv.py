@@ -10,37 +10,13 @@ from numpy.typing import NDArray
 
 from angulus.core.checks import InputError
 from angulus.core.formats.columns import text_array
+from angulus.evaluation.lists.detection_csv import Lesions, Marks, Positions
 from angulus.evaluation.lists.text import malformed, read_lines
 
 _PLACE = ("seriesuid", "coordX", "coordY", "coordZ")
 
 
-@dataclass(frozen=True, eq=False)
-class Positions:
-    """Positions in scans: scans [N] of str; centres [N, 3] float64, x, y, z in millimetres of the scanner's world."""
-
-    scans: NDArray[np.str_]
-    centres: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.scans)
-
-
-@dataclass(frozen=True, eq=False)
-class Findings(Positions):
-    """Nodules, or findings that count neither as hits nor as errors: diameters [N] in mm, > 0; NaN if not measured."""
-
-    diameters: NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Marks(Positions):
-    """A detector's marks with their probabilities [N]."""
-
-    probabilities: NDArray[np.float64]
-
-
-def read_findings(path: str | os.PathLike[str]) -> Findings:
+def read_findings(path: str | os.PathLike[str]) -> Lesions:
     """Read `annotations.csv`: seriesuid, coordX, coordY, coordZ, diameter_mm, each nodule measured.
 
     Raises:
@@ -51,10 +27,10 @@ def read_findings(path: str | os.PathLike[str]) -> Findings:
     """
     scans, numbers = _table(path, (*_PLACE, "diameter_mm"))
     _refuse(path, numbers[:, 3] <= 0, "a finding with a diameter > 0", numbers[:, 3])
-    return Findings(scans, numbers[:, :3].copy(), numbers[:, 3].copy())
+    return Lesions(scans, numbers[:, :3].copy(), numbers[:, 3].copy(), np.zeros(len(scans), dtype=bool))
 
 
-def read_excluded(path: str | os.PathLike[str]) -> Findings:
+def read_excluded(path: str | os.PathLike[str]) -> Lesions:
     """Read `annotations_excluded.csv`, where a diameter of -1 means not measured; it becomes NaN.
 
     Raises:
@@ -63,7 +39,8 @@ def read_excluded(path: str | os.PathLike[str]) -> Findings:
     scans, numbers = _table(path, (*_PLACE, "diameter_mm"))
     unmeasured = numbers[:, 3] == -1
     _refuse(path, (numbers[:, 3] <= 0) & ~unmeasured, "a finding with a diameter > 0, or -1", numbers[:, 3])
-    return Findings(scans, numbers[:, :3].copy(), np.where(unmeasured, np.nan, numbers[:, 3]))
+    diameters = np.where(unmeasured, np.nan, numbers[:, 3])
+    return Lesions(scans, numbers[:, :3].copy(), diameters, np.ones(len(scans), dtype=bool))
 
 
 def read_marks(path: str | os.PathLike[str]) -> Marks:

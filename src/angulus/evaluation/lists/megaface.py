@@ -1,4 +1,4 @@
-"""MegaFace: lists of features (MegaFace and FaceScrub), lists of noise, and the binary feature files."""
+"""MegaFace: lists of features (MegaFace and FaceScrub), and lists of noise."""
 
 import os
 from dataclasses import dataclass
@@ -10,9 +10,6 @@ from angulus.core import limits
 from angulus.core.checks import InputError
 from angulus.core.formats.columns import known_or_empty, text_array
 from angulus.evaluation.lists.text import lines_of, malformed, read_lines
-
-_FLOAT32 = 5  # the header's code for float32 elements
-_HEADER = 16  # bytes: four int32
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,28 +106,3 @@ def read_noises(path: str | os.PathLike[str]) -> NDArray[np.str_]:
     if not entries:
         raise InputError(f"{os.fspath(path)} must name noisy images; it has comments only")
     return text_array(list(entries))
-
-
-def read_features(path: str | os.PathLike[str]) -> NDArray[np.float32]:
-    """Read a binary feature file: int32 rows, columns, bytes per row, and 5 for float32; then the rows, little-endian.
-
-    Returns:
-        [rows, columns] float32; MegaFace's own features are one column.
-
-    Raises:
-        InputError: another element type, padded rows, or a file longer or shorter than its header says.
-    """
-    data = limits.read_file(path)
-    where = os.fspath(path)
-    if len(data) < _HEADER:
-        raise InputError(f"{where} must begin with a header of {_HEADER} bytes; got {len(data)}")
-    rows, columns, stride, kind = np.frombuffer(data, dtype="<i4", count=4).tolist()
-    if kind != _FLOAT32 or rows < 1 or columns < 1 or stride != 4 * columns:
-        raise InputError(
-            f"{where} must have a header of rows, columns, 4 · columns and {_FLOAT32} (float32); got "
-            f"{rows}, {columns}, {stride}, {kind}"
-        )
-    if len(data) != _HEADER + rows * stride:
-        raise InputError(f"{where} must have {_HEADER + rows * stride} bytes, as its header says; got {len(data)}")
-    values = np.frombuffer(data, dtype="<f4", offset=_HEADER).reshape(rows, columns)
-    return values.astype(np.float32)

@@ -19,6 +19,8 @@ Statistic = Callable[[Floats], Mapping[str, float]]
 
 MOST_DRAWS = 100_000  # resamples; enough to know the ends of a 95 % interval to a hundredth of its width
 
+UNDEFINED = "undefined in more than a tenth of the resamples"  # why a figure has no interval
+
 _ROUNDING = 1e-12  # of the largest value: what rounding leaves between equal numbers
 
 
@@ -38,7 +40,9 @@ class Interval:
         ('all resamples agree', '')
         """
         if np.isnan(self.low) or np.isnan(self.high):
-            return "undefined in more than a tenth of the resamples; give more people, with pairs of both kinds"
+            return f"{UNDEFINED}; give more people, with pairs of both kinds"
+        if np.isinf(self.high):
+            return "infinite in some of the resamples: one of the rates is zero there; give more people"
         if self.high - self.low <= _ROUNDING * max(abs(self.low), abs(self.high)):
             return "all resamples agree"
         return ""
@@ -116,6 +120,19 @@ def bootstrap(
     return _percentiles(figures, level)
 
 
+def bootstrap_columns(
+    statistic: Callable[[Floats], Floats], units: Units, *, draws: int = 1000, seed: int = 0, level: float = 0.95
+) -> list[Interval]:
+    """`bootstrap` of a statistic that returns its figures as an array [F], NaN where undefined: F intervals, or none.
+
+    A ratio may be infinite in a resample; an interval that such resamples reach ends at infinity.
+    """
+    checks.number("level", level, low=0, high=1, open_low=True, open_high=True)
+    resamples = _draws(units.count, draws, seed)
+    figures = np.array([statistic(units.weights(drawn)) for drawn in resamples] if units.count > 1 else [])
+    return [_percentile(column, level) for column in figures.T] if len(figures) else []
+
+
 def paired_bootstrap(
     first: Statistic, second: Statistic, units: Units, *, draws: int = 1000, seed: int = 0, level: float = 0.95
 ) -> dict[str, Interval]:
@@ -136,15 +153,17 @@ def _draws(units: int, draws: int, seed: int) -> Iterator[Floats]:
 
 
 def _percentiles(figures: list[dict[str, float]], level: float) -> dict[str, Interval]:
-    tails = [50 * (1 - level), 50 * (1 + level)]
-    intervals = {}
-    for name in dict.fromkeys(name for figure in figures for name in figure):
-        values = np.array([figure.get(name, np.nan) for figure in figures])
-        defined = values[~np.isnan(values)]
-        enough = len(defined) >= 0.9 * len(values)
-        low, high = np.percentile(defined, tails) if enough else (np.nan, np.nan)
-        intervals[name] = Interval(float(low), float(high), level)
-    return intervals
+    names = dict.fromkeys(name for figure in figures for name in figure)
+    return {name: _percentile(np.array([figure.get(name, np.nan) for figure in figures]), level) for name in names}
+
+
+def _percentile(values: Floats, level: float) -> Interval:
+    defined = values[~np.isnan(values)]
+    if len(defined) < 0.9 * len(values):
+        return Interval(math.nan, math.nan, level)
+    with np.errstate(invalid="ignore"):  # between two infinite values NumPy's percentile is NaN
+        low, high = np.nan_to_num(np.percentile(defined, [50 * (1 - level), 50 * (1 + level)]), nan=np.inf)
+    return Interval(float(low), float(high), level)
 
 
 @dataclass(frozen=True)

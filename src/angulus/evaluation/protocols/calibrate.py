@@ -1,7 +1,6 @@
 """A threshold for a target FMR, chosen on labelled pairs or images, with its error rates overall and per group."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +12,8 @@ from angulus.evaluation.lists.sample_pairs import genuine_rows, impostor_count, 
 from angulus.evaluation.metrics.curves import Presorted, auc
 from angulus.evaluation.metrics.intervals import Flags, Floats, Samples, Statistic, Units
 from angulus.evaluation.metrics.verification import likelihood_ratio, require_support, tar_at_far
-from angulus.evaluation.protocols import scored
-from angulus.evaluation.protocols.calibration import Calibration, GroupRates, Rate
+from angulus.evaluation.protocols import by_group, scored
+from angulus.evaluation.protocols.calibration import Calibration, Rate
 from angulus.evaluation.protocols.figures import RULE_OF_30, Resampling, few_pairs_notes, measure, rate_label
 from angulus.evaluation.protocols.pairs import curves
 from angulus.evaluation.protocols.result import Result
@@ -36,10 +35,11 @@ def calibrate(
     draws: int = 1000,
     seed: int = 0,
 ) -> tuple[Calibration, Result]:
-    """The lowest threshold whose FMR does not exceed the target, FMR and FNMR at it, overall and per group.
+    """The lowest threshold whose FMR does not exceed the target, FMR and FNMR at it, overall and by group.
 
-    A group's FMR is that of the impostor pairs within it. Intervals are over other people: of the threshold, were it
-    chosen on them; of the rates, at the threshold chosen here. A pair that is listed several times counts once.
+    A group's FMR is that of the impostor pairs within it; pairs of two groups have rates of their own (`by_group`).
+    Intervals are over other people: of the threshold, were it chosen on them; of the rates, at the threshold chosen
+    here. A pair that is listed several times counts once.
 
     Args:
         embeddings: of all images of the pairs; where the pairs do not say so, its labels are the identities and its
@@ -57,8 +57,11 @@ def calibrate(
     """
     checks.number("target_fmr", target_fmr, low=0, high=1, open_low=True)
     all_pairs = scored.score(embeddings, pairs, flip=flip)
-    if pairs.groups is not None or embeddings.groups is not None:
-        all_pairs.samples["groups"] = scored.groups_of(embeddings, pairs, all_pairs)
+    sides = scored.sides_of(embeddings, pairs, all_pairs)
+    if sides is not None:
+        all_pairs.samples["groups"] = np.where(sides[0] == sides[1], sides[0], "")
+        if all_pairs.distinct.notes:
+            sides = sides[0][all_pairs.distinct.first], sides[1][all_pairs.distinct.first]
     found = _drop_repeats(all_pairs)
     scores, same = found.samples["scores"], found.samples["same"]
     curve = Presorted.of(scores, same).curve()
@@ -68,20 +71,21 @@ def calibrate(
     samples = {**found.samples, "target_fmr": np.array(target_fmr), "threshold": np.array(point.threshold)}
     name = f"threshold for FMR={rate_label(target_fmr)}"
     ratio = f"{slope:.6g} · score {'+' if intercept >= 0 else '−'} {abs(intercept):.6g}"
+    resampling = Resampling(found.unit, draws, seed)
     result = measure(
         PROTOCOL,
         statistic(samples),
         samples,
         {**found.choices, "log-likelihood ratio": ratio},
         found.counts,
-        Resampling(found.unit, draws, seed),
+        resampling,
         thresholds=dict.fromkeys(("FMR", "FNMR"), point.threshold),
         curves=curves(curve, PROTOCOL),
         notes=_notes(samples, target_fmr, point.false_accepts) + found.notes,
+        by_group=by_group.of_pairs(sides, samples, {target_fmr: point.threshold}, resampling),
         about=found.about,
     )
     measured = {number.name: Rate(number.value, number.interval) for number in result.numbers}
-    groups = tuple(_group_rates(group, samples, measured) for group in _group_names(samples))
     calibration = Calibration(
         target_fmr=target_fmr,
         threshold=measured[name],
@@ -94,7 +98,7 @@ def calibrate(
         auc=measured["AUC"],
         flip=flip,
         model=embeddings.model,
-        groups=groups,
+        by_group=result.by_group[0] if result.by_group else None,
         about={**result.about, "intervals": result.choices["intervals"]},
     )
     return calibration, result
@@ -188,13 +192,6 @@ def _share(flags: Flags, weights: Floats) -> float:
 
 def _group_names(samples: Samples) -> list[str]:
     return [name for name in np.unique(samples["groups"]).tolist() if name] if "groups" in samples else []
-
-
-def _group_rates(name: str, samples: Samples, measured: Mapping[str, Rate]) -> GroupRates:
-    member = samples["groups"] == name
-    genuine = int((member & samples["same"]).sum())
-    fmr, fnmr = (measured[f"{rate}, group {name}"] for rate in ("FMR", "FNMR"))
-    return GroupRates(name, genuine, int(member.sum()) - genuine, fmr, fnmr)
 
 
 def _notes(samples: Samples, target: float, false_accepts: float) -> tuple[str, ...]:

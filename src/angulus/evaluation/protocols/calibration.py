@@ -13,9 +13,10 @@ from angulus.core import checks, files, limits
 from angulus.core.checks import InputError
 from angulus.evaluation.metrics.intervals import Interval
 from angulus.evaluation.protocols.figures import auc_warning
+from angulus.evaluation.protocols.group_rates import ByGroup
 from angulus.evaluation.protocols.result import WARNING, nan_for_null, null_for_nan, read_interval
 
-FORMAT = 1  # of the JSON file
+FORMAT = 2  # of the JSON file
 
 _RATES = ("threshold", "fmr", "fnmr", "auc")
 _HIGHEST = 1 + 1e-9  # of a cosine; a threshold that accepts none lies just above all scores
@@ -23,29 +24,10 @@ _HIGHEST = 1 + 1e-9  # of a cosine; a threshold that accepts none lies just abov
 
 @dataclass(frozen=True)
 class Rate:
-    """An error rate in [0, 1], NaN without pairs to measure it on, and its interval over other people."""
+    """An error rate in [0, 1], and its interval over other people."""
 
     value: float
     interval: Interval | None = None
-
-
-@dataclass(frozen=True)
-class GroupRates:
-    """Error rates at the one threshold in one group: of impostor pairs within the group, and of its genuine pairs."""
-
-    name: str
-    genuine: int
-    impostors: int
-    fmr: Rate
-    fnmr: Rate
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name:
-            raise InputError(f"the name of a group must be text; got {checks.shown(self.name)}")
-        for name in ("genuine", "impostors"):
-            checks.integer(f"{name} of group {self.name}", getattr(self, name), low=0)
-        _check_rate(f"FMR of group {self.name}", self.fmr, undefined=not self.impostors)
-        _check_rate(f"FNMR of group {self.name}", self.fnmr, undefined=not self.genuine)
 
 
 @dataclass(frozen=True)
@@ -61,7 +43,7 @@ class Calibration:
         auc: how well the model tells these people apart; None if not measured.
         metric, flip: how the scores were made; use the threshold with scores made in the same way.
         model: the model and flip rule that made the embeddings; None if unknown.
-        groups: the rates of each group.
+        by_group: the rates of each group and pair of groups at the threshold; None where no groups are known.
         about: embeddings, pairs, versions, seed.
     """
 
@@ -76,7 +58,7 @@ class Calibration:
     metric: str = "cosine"
     flip: str | None = None
     model: str | None = None
-    groups: tuple[GroupRates, ...] = ()
+    by_group: ByGroup | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     auc: Rate | None = None
 
@@ -129,11 +111,13 @@ class Calibration:
         """A calibration that was written, or what is wrong with the file."""
         try:
             content = limits.parse_json(path.read_bytes(), "its content")
-            if content.pop("format") != FORMAT:
-                raise ValueError(f"its format is not {FORMAT}")
-            for part in (content, *content["groups"]):
-                part |= {name: _rate(part[name]) for name in _RATES if part.get(name) is not None}
-            content["groups"] = tuple(GroupRates(**group) for group in content["groups"])
+            if (found := content.pop("format")) != FORMAT:
+                raise ValueError(f"its format is {checks.shown(found)} and not {FORMAT}: calibrate again")
+            content |= {name: _rate(content[name]) for name in _RATES if content.get(name) is not None}
+            if content.get("by_group") is not None:
+                from angulus.evaluation.protocols import score_sheet  # pydantic takes a moment to import
+
+                content["by_group"] = score_sheet.by_group_from_json(content["by_group"])
             return Calibration(**content)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             reason: object = f"it lacks {error}" if isinstance(error, KeyError) else error
@@ -153,12 +137,10 @@ def _rate(saved: Mapping[str, Any]) -> Rate:
     return Rate(nan_for_null(saved["value"]), interval)
 
 
-def _check_rate(name: str, rate: Any, *, high: float = 1.0, undefined: bool = False) -> None:
-    """Refuse a rate outside [0, `high`] or an interval outside [0, 1]; `undefined` allows NaN."""
+def _check_rate(name: str, rate: Any, *, high: float = 1.0) -> None:
+    """Refuse a rate outside [0, `high`] or an interval outside [0, 1]."""
     if not isinstance(rate, Rate):
         raise InputError(f"{name} must have a value and an interval; got {checks.shown(rate)}")
-    if undefined and math.isnan(rate.value):
-        return
     checks.number(name, rate.value, low=0, high=high)
     for end in (rate.interval.low, rate.interval.high) if rate.interval else ():
         checks.number(f"the interval of {name}", end, low=0, high=1)

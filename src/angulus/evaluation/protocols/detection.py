@@ -1,7 +1,7 @@
-"""Lung-nodule detection by LUNA16's rules: marks or scored candidates to FROC and CPM."""
+"""Detection: marks against lesions, or scored candidates, to FROC and CPM; LUNA16's rules are a preset."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,34 +9,88 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks, formats
-from angulus.evaluation.lists.luna16_csv import Findings, Marks
+from angulus.core.wording import plural
+from angulus.evaluation.lists.detection_csv import Cases, Lesions, Marks, complete
 from angulus.evaluation.metrics import froc
-from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, Statistic, Units
-from angulus.evaluation.protocols.figures import Resampling, measure
-from angulus.evaluation.protocols.result import WARNING, Curve, Result
+from angulus.evaluation.metrics.intervals import Floats
+from angulus.evaluation.protocols.detection_result import OF_LUNA16, Setting, Words, measure_marks, measure_matched
+from angulus.evaluation.protocols.figures import Resampling
+from angulus.evaluation.protocols.matching import Matched
+from angulus.evaluation.protocols.result import Result
 
-PROTOCOL, CANDIDATES = "luna16", "luna16-candidates"
-MEASURED = ("scores", "nodule", "scan")  # the samples that the detector gave; `scans` says which were searched
-
-MOST_MARKS = 100  # per scan
+PROTOCOL, LUNA16, CANDIDATES = "froc", "luna16", "luna16-candidates"
+MOST_MARKS = 100  # per scan; LUNA16
 UNMEASURED_MM = 10.0  # the diameter of a finding that was not measured; LUNA16
 
 
-@dataclass(frozen=True)
-class Matched:
-    """Nodules and false positives with their score, kind and scan, and how many marks count as neither."""
+def evaluate(
+    marks: Marks,
+    lesions: Lesions,
+    cases: Cases | None = None,
+    *,
+    distance: float | None = None,
+    unmeasured: float | None = None,
+    most_marks: int | None = None,
+    rates: Sequence[float] | None = None,
+    source: str = "these marks",
+    draws: int = 1000,
+    seed: int = 0,
+) -> Result:
+    """FROC of a detector's marks: sensitivity at false positives per case, CPM, intervals over cases or patients.
 
-    scores: Floats  # [N] of nodules (their most probable mark; −inf where nothing hit them) and false positives
-    nodule: Flags  # [N] of bool
-    scan: Rows  # [N] int64, positions in `scans`
-    scans: NDArray[np.str_]  # [S] of str, all that were searched
-    counts: Mapping[str, int]  # marks used, marks beyond the most a scan may have, marks ignored
+    A mark nearer to a lesion's centre than its radius, or than `distance`, hits it. A lesion is found with the score of
+    its best hit, and its other hits do not count. A mark that hits only lesions to ignore does not count; every other
+    mark is a false positive.
+
+    Args:
+        marks: the detector's.
+        lesions: to be found, or to be ignored.
+        cases: every case that was searched, those without mark or lesion included; None: those that a mark or a lesion
+            names, which a note explains.
+        distance: hit distance for all lesions, > 0 in the unit of the centres; None: diameter / 2 of each.
+        unmeasured: the diameter of lesions without one, > 0; None: there must be none.
+        most_marks: of a case with more marks, only those above the next one's score count; None: all count.
+        rates: false positives per case where the sensitivity is reported, >= 0; None: 1/8, 1/4, 1/2, 1, 2, 4, 8.
+        source: where the marks come from.
+        draws, seed: resamples of the patients, or of the cases if patients are not known (0 for none), and their seed.
+
+    Raises:
+        checks.InputError: no lesion to find in these cases; no mark in them although there are marks; a lesion without
+            a diameter; marks and lesions with different numbers of axes; a case of two patients.
+
+    Source: D. P. Chakraborty and L. H. L. Winter, "Free-response methodology", Radiology 174(3), 1990, for the FROC;
+    A. A. A. Setio et al., Medical Image Analysis 42, 2017, Sec. 3.3, for the rules.
+    """
+    if most_marks is not None:
+        checks.integer("most_marks", most_marks, low=1)
+    rates = froc.FP_RATES if rates is None else [checks.number("rates", rate, low=0) for rate in rates]
+    if not len(rates):
+        raise checks.InputError("rates must hold at least one number of false positives per case; got none")
+    cases = complete(marks, lesions, cases)
+    sized, hit = _sized(lesions, distance, unmeasured)
+    known = None if cases.patients is None or (cases.patients == "").any() else cases.patients
+    samples: dict[str, NDArray[Any]] = {"rates": np.array(list(dict.fromkeys(rates)), dtype=np.float64)}
+    if known is not None:
+        samples["patients"] = known
+    choices = {
+        "hit": hit,
+        "most marks per case": "all" if most_marks is None else most_marks,
+        "cases": "of the list" if cases.listed else "those that a mark or a lesion names",
+        "negative cases": "those of the list without a lesion to find"
+        if cases.listed
+        else "those that marks name, without a lesion to find",
+    }
+    notes = (*_case_notes(cases, samples["rates"]), *_repeat_notes(marks))
+    unit = "cases" if known is None else "patients"
+    resampling = Resampling(unit, draws, seed, needs=f"{unit} with a lesion")
+    setting = Setting(PROTOCOL, Words(), choices, source, resampling, samples)
+    return measure_marks(setting, marks, sized, cases.names, most_marks, notes)
 
 
 def luna16(
     marks: Marks,
-    nodules: Findings,
-    excluded: Findings,
+    nodules: Lesions,
+    excluded: Lesions,
     scans: NDArray[np.str_],
     *,
     source: str = "these marks",
@@ -59,32 +113,19 @@ def luna16(
     Source: A. A. A. Setio et al., Medical Image Analysis 42, 2017, Sec. 3.3; the evaluation that the challenge
     publishes, whose counts this meets.
     """
-    matched = match(marks, nodules, excluded, scans)
-    where_all = {"marks": marks.scans, "nodules": nodules.scans, "excluded findings": excluded.scans}
-    outside = {name: where[~np.isin(where, scans)] for name, where in where_all.items()}
-    if len(marks) and len(outside["marks"]) == len(marks):
-        raise checks.InputError(
-            f"the marks must lie in the listed scans; none of {len(marks):,} does: the first is in "
-            f"{str(marks.scans[0])!r}, and the list names scans like {str(scans[0])!r}"
-        )
-    notes = tuple(
-        f"{len(where):,} {name} lie in scans that are not in the list, {str(where[0])!r} first; they are left out"
-        for name, where in outside.items()
-        if len(where)
+    both = Lesions(
+        np.concatenate([nodules.cases, excluded.cases]),
+        np.concatenate([nodules.centres, excluded.centres]),
+        np.concatenate([nodules.diameters, excluded.diameters]),
+        np.arange(len(nodules) + len(excluded)) >= len(nodules),
     )
-    if len(marks) and not (matched.nodule & (matched.scores > -np.inf)).any():
-        notes = (
-            f"{WARNING}no mark hits a nodule; are their coordinates x, y, z in millimetres of the scanner's world?",
-            *notes,
-        )
-    left_out = {f"{name} of other scans": len(where) for name, where in outside.items() if len(where)}
-    matched = replace(matched, counts={**matched.counts, **left_out})
     choices = {
         "hit": "nearer to the centre than diameter / 2",
         "diameter of unmeasured findings": f"{UNMEASURED_MM:g} mm",
-        "most marks a scan": f"{MOST_MARKS} (of more, those above the next one's probability)",
+        "most marks per scan": f"{MOST_MARKS} (of more, those above the next one's probability)",
     }
-    return _result(PROTOCOL, matched, choices, notes, source, Resampling("scans", draws, seed))
+    setting = Setting(LUNA16, OF_LUNA16, choices, source, Resampling("scans", draws, seed, needs="scans with a nodule"))
+    return measure_marks(setting, marks, _sized(both, None, UNMEASURED_MM)[0], scans, MOST_MARKS, ())
 
 
 def candidates(
@@ -133,12 +174,14 @@ def candidates(
     counts = {"marks": len(labels), "ignored second hits of a nodule": ignored}
     matched = Matched(probabilities[rows], positive[rows], scan[rows], names, counts)
     named = "each positive candidate" if nodules is None else "as named (of each the most probable candidate)"
-    choices = {"nodules": named}
     notes = (
         "the sensitivity is a share of the nodules that have a candidate, and the scans are those with a candidate; "
         "nodules without one are not known here",
     )
-    return _result(CANDIDATES, matched, choices, notes, source, Resampling("scans", draws, seed))
+    setting = Setting(
+        CANDIDATES, OF_LUNA16, {"nodules": named}, source, Resampling("scans", draws, seed, needs="scans with a nodule")
+    )
+    return measure_matched(setting, matched, notes)
 
 
 def read_candidates(path: Path) -> dict[str, NDArray[Any]]:
@@ -153,113 +196,56 @@ def read_candidates(path: Path) -> dict[str, NDArray[Any]]:
     return formats.read(path, names, ("scans", "nodules"), needed=names[:3])
 
 
-def match(marks: Marks, nodules: Findings, excluded: Findings, scans: NDArray[np.str_]) -> Matched:
-    """What each mark is: a hit of a nodule, a second one, ignored on an excluded finding, or a false positive.
-
-    A mark that hits two nodules finds both; a mark that hits a nodule is not ignored, whatever else it hits.
-    """
-    scores: list[Floats] = []
-    nodule: list[Flags] = []
-    scan: list[Rows] = []
-    used = dropped = double = ignored = 0
-    rows = (_by_scan(given.scans, scans) for given in (marks, nodules, excluded))
-    for number, (own, there, neither) in enumerate(zip(*rows, strict=True)):
-        chosen = own[most_probable(marks.probabilities[own])]
-        probabilities, centres = marks.probabilities[chosen], marks.centres[chosen]
-        hits = _hits(nodules.centres[there], nodules.diameters[there], centres)
-        hit = hits.any(axis=0)
-        on_excluded = _hits(excluded.centres[neither], excluded.diameters[neither], centres).any(axis=0) & ~hit
-        best = np.where(hits, probabilities, -np.inf).max(axis=1, initial=-np.inf)
-        false = probabilities[~hit & ~on_excluded]
-        scores += [best, false]
-        nodule += [np.ones(len(best), dtype=bool), np.zeros(len(false), dtype=bool)]
-        scan.append(np.full(len(best) + len(false), number))
-        used, dropped = used + len(chosen), dropped + len(own) - len(chosen)
-        double += int((hits.sum(axis=1) - 1).clip(min=0).sum())
-        ignored += int(on_excluded.sum())
-    counts = {
-        "marks": used,
-        "marks beyond the most a scan": dropped,
-        "ignored on excluded findings": ignored,
-        "ignored second hits of a nodule": double,
-    }
-    return Matched(np.concatenate(scores), np.concatenate(nodule), np.concatenate(scan), scans, counts)
+def _sized(lesions: Lesions, distance: float | None, unmeasured: float | None) -> tuple[Lesions, str]:
+    """The lesions with the diameter that a hit is judged by, and the rule in words."""
+    if distance is not None and unmeasured is not None:
+        raise checks.InputError("distance holds for all lesions, so unmeasured changes nothing; give one of the two")
+    if distance is not None:
+        checks.number("distance", distance, low=0, open_low=True)
+        return replace(
+            lesions, diameters=np.full(len(lesions), 2.0 * distance)
+        ), f"nearer to the centre than {distance:g}"
+    without = np.isnan(lesions.diameters)
+    rule = "nearer to the centre than diameter / 2"
+    if not without.any():
+        return lesions, rule
+    if unmeasured is None:
+        row = int(np.flatnonzero(without)[0])
+        raise checks.InputError(
+            f"every lesion must have a diameter or radius; {int(without.sum()):,} have none, the first in "
+            f"{str(lesions.cases[row])!r}; give the diameter of these (unmeasured), or one hit distance for all "
+            "(distance)"
+        )
+    checks.number("unmeasured", unmeasured, low=0, open_low=True)
+    rule += f"; of the {int(without.sum()):,} unmeasured {unmeasured:g} / 2"
+    return replace(lesions, diameters=np.where(without, unmeasured, lesions.diameters)), rule
 
 
-def most_probable(probabilities: Floats, most: int = MOST_MARKS) -> Flags:
-    """Which marks of one scan are used: all, or where there are more than `most`, those above the next one.
-
-    Marks that tie across the limit are all left out, as the challenge's evaluation does.
-    """
-    if len(probabilities) <= most:
-        return np.ones(len(probabilities), dtype=bool)
-    return np.asarray(probabilities > np.sort(probabilities)[-most - 1])
-
-
-def statistic(samples: Samples) -> tuple[Statistic, Units]:
-    """The figures by weights of the scans, and the scans; `samples` are those of a result.
-
-    A resample without any nodule has no figures.
-    """
-    scores, nodule, scan = samples["scores"], samples["nodule"], samples["scan"]
-    count = len(samples["scans"])
-
-    def figures(weights: Floats) -> dict[str, float]:
-        amount = weights[scan]
-        if not amount[nodule].any():
-            return {}
-        curve = froc.froc_curve(scores, nodule, count, amount)
-        at_rates = dict(zip(_NAMES, froc.sensitivity_at(curve).tolist(), strict=True))
-        return {"CPM": froc.cpm(curve), **at_rates, "sensitivity of all marks": float(curve.sensitivity[-1])}
-
-    return figures, Units.of(np.arange(count))
+def _case_notes(cases: Cases, rates: Floats) -> tuple[str, ...]:
+    notes = []
+    if not cases.listed:
+        notes.append(
+            "without a list of cases, a case with neither mark nor lesion is not known: if there are such cases, the "
+            "false positives per case are fewer than here; give the list of all cases"
+        )
+    if cases.patients is not None and (unknown := int((cases.patients == "").sum())):
+        notes.append(
+            f"the patient of {unknown:,} of {len(cases.names):,} cases is not known, so the intervals are over cases: "
+            "too narrow if a patient has several; give the patient of each in the list of cases"
+        )
+    count = len(cases.names)
+    coarse = [f"{rate:g}" for rate in rates.tolist() if 0 < rate * count < 1]
+    if coarse:
+        notes.append(
+            f"with {count:,} {plural('case', count)} one false positive is {1 / count:.3g} per case: the sensitivity "
+            f"at {', '.join(coarse)} is interpolated between none and one"
+        )
+    return tuple(notes)
 
 
-_NAMES = tuple(f"sensitivity@FP/scan={rate:g}" for rate in froc.FP_RATES)
-
-
-def _result(
-    name: str, matched: Matched, choices: Mapping[str, Any], notes: tuple[str, ...], source: str, resampling: Resampling
-) -> Result:
-    if not matched.nodule.any():
-        raise checks.InputError(f"{name} needs at least one nodule in the listed scans; got none")
-    order = np.argsort(-matched.scores, kind="stable")  # sorted once, the sort of each resample costs little
-    samples = {column: getattr(matched, column)[order] for column in ("scores", "nodule", "scan")} | {
-        "scans": matched.scans
-    }
-    curve = froc.froc_curve(samples["scores"], samples["nodule"], len(matched.scans))
-    hit = matched.nodule & (matched.scores > -np.inf)
-    return measure(
-        name,
-        statistic(samples),
-        samples,
-        {**choices, "interpolation": "linear"},
-        {
-            "scans": len(matched.scans),
-            "nodules": int(matched.nodule.sum()),
-            "true positives": int(hit.sum()),
-            "false positives": int((~matched.nodule).sum()),
-            "false negatives": int((matched.nodule & ~hit).sum()),
-            **matched.counts,
-        },
-        resampling,
-        curves=(Curve("froc", name, curve.fp_per_scan, curve.sensitivity),),
-        notes=notes,
-        about={"embeddings": source},
-    )
-
-
-def _by_scan(names: NDArray[np.str_], scans: NDArray[np.str_]) -> Iterator[Rows]:
-    """For each scan, the rows that name it, in their order."""
-    order = np.argsort(names, kind="stable")
-    ordered = names[order]
-    left, right = np.searchsorted(ordered, scans), np.searchsorted(ordered, scans, side="right")
-    return (order[start:end] for start, end in zip(left, right, strict=True))
-
-
-def _hits(centres: Floats, diameters: Floats, marks: Floats) -> Flags:
-    """Which marks [M, 3] lie inside which findings: [F, M]."""
-    radii = np.where(np.isnan(diameters), UNMEASURED_MM, diameters) / 2
-    square = (centres[:, None, :] - marks[None, :, :]) ** 2
-    distance = square[..., 0] + square[..., 1] + square[..., 2]  # in the published evaluation's order, to its last bit
-    return np.asarray(distance < (radii**2)[:, None])
+def _repeat_notes(marks: Marks) -> tuple[str, ...]:
+    rows = zip(marks.cases.tolist(), *marks.centres.T.tolist(), marks.scores.tolist(), strict=True)
+    repeats = len(marks) - len(set(rows))
+    if not repeats:
+        return ()
+    return (f"{repeats:,} marks repeat another (case, place and score); each that hits no lesion is a false positive",)

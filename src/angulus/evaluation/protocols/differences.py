@@ -12,15 +12,18 @@ from angulus.evaluation.protocols import (
     classification,
     degradation,
     detection,
+    detection_result,
     distractors,
     error_discard,
     groups,
     open_set,
     pairs,
     quality,
+    retrieval,
     sides,
     template_identification,
     template_verification,
+    trillion_pairs,
     videos,
 )
 from angulus.evaluation.protocols.figures import interval_notes, with_interval
@@ -32,18 +35,23 @@ PROTOCOLS: dict[str, tuple[Callable[[Samples], tuple[Statistic, Units]], tuple[s
     **{
         module.PROTOCOL: (module.statistic, module.MEASURED)
         for module in (
-            *(calibrate, classification, degradation, detection, error_discard, groups, open_set, pairs, quality),
+            *(calibrate, classification, degradation, error_discard, groups, open_set, pairs, quality),
             *(template_identification, template_verification, videos),
         )
     },
     quality.BINS: (quality.bin_statistic, quality.BINS_MEASURED),
     quality.CHANGED: (quality.change_statistic, quality.CHANGED_MEASURED),
-    detection.CANDIDATES: (detection.statistic, detection.MEASURED),
+    detection.PROTOCOL: (detection_result.statistic, detection_result.MEASURED),
+    detection.LUNA16: (detection_result.scan_statistic, detection_result.MEASURED),
+    detection.CANDIDATES: (detection_result.scan_statistic, detection_result.MEASURED),
     distractors.MEGAFACE: (sides.statistic, sides.MEASURED),
-    distractors.TRILLION_PAIRS: (sides.statistic, sides.MEASURED),
+    trillion_pairs.PROTOCOL: (sides.statistic, sides.MEASURED),
+    retrieval.RETRIEVAL: (sides.statistic, retrieval.MEASURED),
+    retrieval.REID: (sides.statistic, retrieval.MEASURED),
 }
 
-_OWN_CHOICES = ("intervals", "log-likelihood ratio")  # these say what came out, or how a result's own intervals did
+# these say what came out, or how a result's own intervals did, or are of no figure that is compared
+_OWN_CHOICES = ("intervals", "log-likelihood ratio", "smaller galleries")
 
 
 def compare_results(

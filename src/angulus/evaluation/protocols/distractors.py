@@ -1,4 +1,4 @@
-"""Identification and verification against very many others: MegaFace and Trillion-Pairs."""
+"""Identification and verification among very many distractors: MegaFace."""
 
 from collections.abc import Sequence
 
@@ -10,27 +10,35 @@ from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation import scoring
 from angulus.evaluation.lists.megaface import FeatureList
-from angulus.evaluation.metrics.identification import OpenSetCurve, dir_at_far, open_set_curve
-from angulus.evaluation.metrics.intervals import Flags, Floats, Rows
+from angulus.evaluation.metrics.intervals import Flags, Rows, Samples
+from angulus.evaluation.protocols.by_group import Point, measure_groups, searches
+from angulus.evaluation.protocols.by_group_scale import pair_figures
 from angulus.evaluation.protocols.figures import Resampling, rate_label, supported_rates
+from angulus.evaluation.protocols.gallery_sizes import SizedSearches, best_by_size, sizes_up_to
+from angulus.evaluation.protocols.group_rates import GroupFigures
 from angulus.evaluation.protocols.result import Curve, Result
-from angulus.evaluation.protocols.sides import Side, Tally, count_left_out, require_apart, tally_result
+from angulus.evaluation.protocols.sides import (
+    Side,
+    Tally,
+    count_left_out,
+    numbered_groups,
+    require_apart,
+    tally_result,
+)
 from angulus.evaluation.protocols.vectors import METRICS, flip_choice
-from angulus.evaluation.scoring.mates import Identities
 
 Lists = tuple[FeatureList, FeatureList] | None  # of the probes, of the distractors
 Noises = tuple[NDArray[np.str_] | None, NDArray[np.str_] | None]  # of the probes, of the distractors
 
-MEGAFACE, TRILLION_PAIRS = "megaface", "trillion-pairs"
+MEGAFACE = "megaface"
 
 MEGAFACE_FARS = (1e-4, 1e-5, 1e-6)  # CM and MV report the last
-PAIRS_FARS = (1e-7, 1e-8, 1e-9)  # Trillion-Pairs reports the last
 NOISE_RULES = ("remove", "replace")
 _UNCLEANED = (
     "no list of noise is given: figures that are published for cleaned lists (97 % and more, since ArcFace) are not "
     "comparable"
 )
-SEARCH_FARS = (1e-2, 1e-3)  # Trillion-Pairs reports the last
+FPIRS = (1e-1, 1e-2, 1e-3)  # of the FNIR by the number of distractors
 
 
 def megaface(
@@ -88,17 +96,40 @@ def megaface(
     kept, notes = supported_rates(fars, impostors, standard=MEGAFACE_FARS)
     tally = Tally(len(people))
     genuine = scoring.PairBatch.concatenate(scoring.genuine(sought.vectors, None, ids=person, options=options))
-    sizes = _sizes(len(others))
+    sizes = sizes_up_to(len(others))
     looked_for = np.concatenate([genuine.probes, genuine.gallery])
     mates = looked_for, np.concatenate([genuine.scores, genuine.scores])
     places = scoring.rows_ahead(sought.vectors, others.vectors, mates, sizes=sizes, options=options).numpy() + 1
     for column, size in enumerate(sizes):
         for k in dict.fromkeys(ranks):
             tally.add(f"rank-{k}, {size:,} distractors", person[looked_for], places[:, column] <= k)
-    for point in scoring.thresholds_at(sought.vectors, others.vectors, kept, zero_ok=True, options=options):
+    points = scoring.thresholds_at(sought.vectors, others.vectors, kept, zero_ok=True, options=options)
+    for point in points:
         accepted = genuine.scores >= point.threshold
         tally.add(f"TAR@FAR={rate_label(point.fmr)}", person[genuine.probes], accepted, point.threshold)
+    fpirs, _ = supported_rates(None, len(sought), standard=FPIRS)
+    sized = {
+        "sizes": np.array(sizes),
+        "fpirs": np.array(fpirs),
+        "size_mates": person[looked_for],
+        "size_mate_scores": mates[1],
+        "size_ranks": places,
+        "size_strangers": person,
+        "size_scores": best_by_size(sought.vectors, others.vectors, sizes, options),
+    }
     alone = int((photos == 1).sum())
+    resampling, unequal = Resampling("people", draws, seed), GroupFigures()
+    if (found := numbered_groups(sought, others)) is not None:
+        names, groups = found
+        within = (groups[0], groups[0])
+        how = options, resampling
+        unequal = pair_figures(
+            names, (sought.vectors, others.vectors), (groups, within), (person, None), [genuine], points, how
+        )
+        missed = np.stack([places[:, -1] > k for k in dict.fromkeys(ranks)])
+        at = [Point(f"rank-{k}, {sizes[-1]:,} distractors", 0, None) for k in dict.fromkeys(ranks)]
+        tried = searches(groups[0][looked_for], person[looked_for], missed)
+        unequal += measure_groups(names, None, tried, at, resampling, "identification")
     return tally_result(
         MEGAFACE,
         tally,
@@ -107,6 +138,7 @@ def megaface(
             "flip": flip_choice(probes, flip),
             **choices,
             "smaller galleries": "the first distractors of the list",
+            "searches without mate": "each probe among the distractors alone",
         },
         {
             "people": len(people),
@@ -117,105 +149,34 @@ def megaface(
             "genuine pairs": len(genuine.scores),
             "impostor pairs": impostors,
         },
-        Resampling("people", draws, seed),
+        resampling,
         curves=tuple(_cmc(places[:, column], size) for column, size in enumerate(sizes)),
         guessing=(f"rank-{min(ranks)}, {sizes[0]:,} distractors", min(ranks) / (sizes[0] + 1)),
         notes=notes
         + (() if any(names is not None for names in noises) else (_UNCLEANED,))
         + ((f"{alone} people have one photo, which is no more than an impostor",) if alone else ()),
-        sources={"embeddings": sought.source, "distractors": others.source},
+        sources={**probes.origin, "embeddings": sought.source, "distractors": others.source},
+        more=sized,
+        by_group=unequal,
     )
 
 
-def trillion_pairs(
-    probes: Embeddings,
-    gallery: Embeddings,
-    *,
-    flip: str | None = None,
-    fars: Sequence[float] | None = None,
-    search_fars: Sequence[float] | None = None,
-    draws: int = 1000,
-    seed: int = 0,
-    options: scoring.ScoringOptions = scoring.DEFAULT,
-) -> Result:
-    """TAR at FARs over all pairs of a probe and a gallery image; rank-1, and TPR at FARs, of searches in the gallery.
-
-    Verification: pairs of one identity are genuine and all others impostors; all are looked at. Identification: a probe
-    whose identity is in the gallery has rank 1 where an image of it scores higher than all images of others (ties count
-    against), and is found where that score also reaches the threshold. A false accept is an impostor probe, one whose
-    identity is not in the gallery, whose best score reaches the threshold. Where the gallery holds all identities,
-    every probe stands for an impostor, with the images of its own identity left out.
-
-    Args:
-        probes: with `labels`, the identities.
-        gallery: with `labels`; those of distractors are no probe's. On both sides images of unknown people are left
-            out and counted.
-        fars: where TAR is reported, each of which the pairs must support; None: those of 1e-7, 1e-8, 1e-9 that they do.
-        search_fars: where TPR is; None: those of 1e-2, 1e-3 that the impostor probes support.
-        flip, draws, seed, options: as in `megaface`; the probes' identities are resampled.
-
-    Raises:
-        InputError: no labels, no identity on both sides, no impostor pair, an image on both sides, a FAR that
-            needs more.
-
-    Source: the Trillion-Pairs challenge, DeepGlint, 2018 (FAR = 1e-9 and 1e-3); MV Table 5.
-    """
-    given = Side.from_embeddings(probes, None, flip), Side.from_embeddings(gallery, None, flip)
-    sought, held = (side.known_people() for side in given)
-    require_apart(sought, held)
-    names, numbered = np.unique(np.concatenate([sought.labelled(), held.labelled()]), return_inverse=True)
-    ids = numbered[: len(sought)], numbered[len(sought) :]
-    mated = np.isin(ids[0], ids[1])
-    if not mated.any() or len(names) == 1:
-        needs = "another identity than the probes'" if mated.any() else "an identity of the probes"
-        raise InputError(f"{held.source} must hold {needs} of {sought.source}; its labels name none")
-    people, person = np.unique(ids[0], return_inverse=True)
-    genuine = Identities.of(ids, len(sought), len(held)).pairs(within=False)
-    impostors = len(sought) * len(held) - genuine
-    strangers = ~mated if not mated.all() else mated
-    kept, notes = supported_rates(fars, impostors, standard=PAIRS_FARS)
-    detected, more = supported_rates(
-        search_fars, int(strangers.sum()), standard=SEARCH_FARS, impostors="impostor probes", name="TPR@FAR"
-    )
-    tally = Tally(len(people))
-    sides = sought.vectors, held.vectors
-    points = scoring.thresholds_at(*sides, kept, ids=ids, zero_ok=True, options=options)
-    own = np.full(len(sought), -np.inf)
-    for pairs in scoring.genuine(*sides, ids=ids, options=options):
-        np.maximum.at(own, pairs.probes, pairs.scores)
-        for point in points:
-            name = f"TAR@FAR={rate_label(point.fmr)}"
-            tally.add(name, person[pairs.probes], pairs.scores >= point.threshold, point.threshold)
-    best = scoring.best_per_probe(*sides, ids=ids, options=options).numpy()
-    first = own > best
-    tally.add("rank-1", person[mated], first[mated])
-    curve = open_set_curve(own[mated], np.where(first[mated], 1, 2), best[strangers])
-    _add_detections(tally, curve, detected, person[mated], np.where(first, own, -np.inf)[mated])
-    return tally_result(
-        TRILLION_PAIRS,
-        tally,
-        {
-            "score": METRICS["cosine"],
-            "flip": flip_choice(probes, flip),
-            "impostor probes": "all, without their own images" if mated.all() else "those not in the gallery",
-        },
-        {
-            "people": len(people),
-            "probes": len(sought),
-            **count_left_out("probes", given[0], sought),
-            "gallery images": len(held),
-            **count_left_out("gallery images", given[1], held),
-            "genuine pairs": genuine,
-            "impostor pairs": impostors,
-            "probes in the gallery": int(mated.sum()),
-            "impostor probes": int(strangers.sum()),
-        },
-        Resampling("people", draws, seed),
-        curves=(Curve("roc", "search, rank 1", curve.fpir, curve.tpir),),
-        guessing=(f"TAR@FAR={rate_label(max(kept, default=0))}", max(kept, default=0)),
-        notes=notes + more,
-        sources={"embeddings": sought.source, "gallery": held.source},
-    )
+def by_size(samples: Samples) -> list[SizedSearches]:
+    """The searches of `megaface` among growing numbers of distractors, if a result has them."""
+    if "size_scores" not in samples or not len(samples["fpirs"]):
+        return []
+    return [
+        SizedSearches(
+            samples["sizes"],
+            samples["size_mates"],
+            samples["size_strangers"],
+            samples["size_mate_scores"],
+            samples["size_ranks"],
+            samples["size_scores"],
+            samples["fpirs"].tolist(),
+            within=1,
+        )
+    ]
 
 
 def _sides(
@@ -258,17 +219,7 @@ def _replaced(side: Side, noisy: Flags) -> Side:
     np.add.at(sums, person[~noisy], units[~noisy])
     vectors = np.where(noisy[:, None], sums[person], side.vectors)
     kept = np.isin(person, person[~noisy])
-    people = None if side.people is None else side.people[kept]
-    return Side(vectors[kept], side.ids[kept], people, side.source)
-
-
-def _sizes(total: int) -> list[int]:
-    """10, 100, ... below all, and all.
-
-    >>> _sizes(100), _sizes(2500), _sizes(7)
-    ([10, 100], [10, 100, 1000, 2500], [7])
-    """
-    return [10**power for power in range(1, 20) if 10**power < total] + [total]
+    return side.select(kept, vectors)
 
 
 def _cmc(places: Rows, size: int) -> Curve:
@@ -276,10 +227,3 @@ def _cmc(places: Rows, size: int) -> Curve:
     x = np.unique(np.concatenate([[1, size + 1], places]))
     shares = np.searchsorted(np.sort(places), x, side="right") / len(places)
     return Curve("cmc", f"{size:,} distractors", x.astype(np.float64), shares)
-
-
-def _add_detections(tally: Tally, curve: OpenSetCurve, fars: Sequence[float], person: Rows, scores: Floats) -> None:
-    """TPR at each FAR: whose each genuine search is, and its score, -inf where its rank is not 1."""
-    for far in fars:
-        point = dir_at_far(curve, far, zero_ok=far == 0)
-        tally.add(f"TPR@FAR={rate_label(far)}", person, scores >= point.threshold, point.threshold)

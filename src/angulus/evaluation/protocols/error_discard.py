@@ -1,5 +1,7 @@
 """Error versus discard: FNMR at a fixed FMR as the pairs of lowest quality are discarded."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from angulus.core import checks
@@ -29,7 +31,7 @@ def evaluate(
     draws: int = 1000,
     seed: int = 0,
 ) -> Result:
-    """FNMR by the share of genuine pairs discarded, and the area under it; a pair's quality is its smaller norm.
+    """FNMR by the share of genuine pairs discarded, and areas under it; a pair's quality is its smaller norm.
 
     The threshold is the lowest whose FMR over all pairs does not exceed `fmr`; it stays while pairs are discarded, as
     the standard has it. At a share between two that equal qualities allow, the smaller one counts.
@@ -56,7 +58,6 @@ def evaluate(
     }
     require_support(fmr, pair_scores.distinct.impostors, of=pair_scores.distinct.supporting, name="FMR")
     point = tar_at_far(Presorted.of(samples["scores"], pairs.same).curve(), fmr)
-    curve = _curve(samples, point.threshold, np.ones(len(pairs)))
     return measure(
         PROTOCOL,
         statistic(samples),
@@ -70,16 +71,24 @@ def evaluate(
         pair_scores.counts,
         Resampling(pair_scores.unit, draws, seed),
         thresholds={"FNMR": point.threshold},
-        curves=(Curve("discard", f"FMR={rate_label(fmr)}", curve.discarded, curve.fnmr),),
+        curves=(draw(samples, fmr),),
         notes=pair_scores.notes,
         about=pair_scores.about,
     )
 
 
-def statistic(samples: Samples) -> tuple[Statistic, Units]:
+def draw(samples: Samples, fmr: float) -> Curve:
+    """The FNMR by the share discarded, at the threshold of an FMR; samples have scores, same and norms [P]."""
+    threshold = tar_at_far(Presorted.of(samples["scores"], samples["same"]).curve(), fmr).threshold
+    curve = _curve(samples, threshold, np.ones(len(samples["same"])))
+    return Curve("discard", f"FMR={rate_label(fmr)}", curve.discarded, curve.fnmr)
+
+
+def statistic(samples: Samples, shares: Sequence[float] = SHARES) -> tuple[Statistic, Units]:
     """The figures of `evaluate` by weights of the pairs, and the people (or pairs) that are resampled.
 
-    A resample that loses all pairs of one kind has no figures.
+    FNMR and partial area at each of the shares, and the area up to `up_to`. A resample that loses all pairs of one kind
+    has no figures.
     """
     presorted = Presorted.of(samples["scores"], samples["same"])
     fmr, up_to = float(samples["fmr"]), float(samples["up_to"])
@@ -89,9 +98,10 @@ def statistic(samples: Samples) -> tuple[Statistic, Units]:
             return {}
         curve = _curve(samples, tar_at_far(presorted.curve(weights), fmr, zero_ok=True).threshold, weights)
         values = {"FNMR": float(curve.fnmr[0])}
-        for share in SHARES:
+        for share in shares:
             row = int(np.searchsorted(curve.discarded, share, side="right")) - 1
             values[f"FNMR, {share:.0%} discarded"] = float(curve.fnmr[row])
+        values |= {f"area under FNMR to {share:.0%}": area(curve, share) for share in shares}
         return {**values, "area under FNMR": area(curve, up_to)}
 
     return figures, scored.units_of(samples)

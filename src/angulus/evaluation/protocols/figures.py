@@ -1,15 +1,26 @@
 """The figures of a protocol as a result: their intervals, the rates that the data support, and warnings."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
-from angulus.core import checks
-from angulus.evaluation.metrics.intervals import MOST_DRAWS, Interval, Samples, Statistic, Units, bootstrap
+from angulus.core import checks, environment
+from angulus.evaluation.metrics.intervals import (
+    MOST_DRAWS,
+    UNDEFINED,
+    Interval,
+    Samples,
+    Statistic,
+    Units,
+    bootstrap,
+)
 from angulus.evaluation.metrics.verification import least_count, require_support
+from angulus.evaluation.protocols.group_rates import GroupFigures
 from angulus.evaluation.protocols.result import WARNING, Curve, Number, Result
 
 STANDARD_FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
@@ -29,6 +40,11 @@ class Resampling:
     draws: int  # 0 for no intervals
     seed: int
     keeps_sizes: bool = False  # for the accuracy each fold keeps its numbers of pairs
+    needs: str = ""  # what to give more of where a figure is undefined in many resamples; else people and their pairs
+
+    def __post_init__(self) -> None:
+        checks.integer("draws", self.draws, low=0, high=MOST_DRAWS, hint="0 gives no intervals")
+        checks.integer("seed", self.seed, low=0)
 
     def describe(self) -> str:
         """For a result's choices."""
@@ -36,6 +52,19 @@ class Resampling:
             return "none"
         more = "; for the accuracy each fold keeps its numbers of genuine and impostor pairs" * self.keeps_sizes
         return f"95 % of {self.draws} resamples of the {self.unit} (seed {self.seed}){more}"
+
+    @staticmethod
+    def of(result: Result) -> "Resampling":
+        """How the intervals of a result came about, by its choices; without draws if it has none.
+
+        >>> Resampling.of(Result("pairs", (), {"intervals": Resampling("people", 50, 7).describe()}, {}))
+        Resampling(unit='people', draws=50, seed=7, keeps_sizes=False)
+        """
+        described = str(result.choices.get("intervals", ""))
+        found = re.match(r"95 % of (\d+) resamples of the (.+?) \(seed (\d+)\)", described)
+        if found is None or int(found[1]) > MOST_DRAWS:
+            return Resampling("nothing", 0, 0)
+        return Resampling(found[2], int(found[1]), int(found[3]), keeps_sizes="each fold" in described)
 
 
 def measure(
@@ -50,20 +79,31 @@ def measure(
     spreads: Mapping[str, float] | None = None,
     curves: tuple[Curve, ...] = (),
     notes: tuple[str, ...] = (),
+    by_group: GroupFigures | None = None,
     about: Mapping[str, Any],
 ) -> Result:
     """The result of a protocol: its figures with their intervals, and notes on the figures without one.
 
     Args:
         statistic: gives the figures for weights of the units, and the units.
-        protocol, samples, choices, counts, curves, notes, about: as in `Result`.
+        protocol, samples, choices, counts, curves, notes: as in `Result`.
+        about: where the samples came from; versions and machine are added.
         thresholds, spreads: as in `numbers`.
+        by_group: what was found by group.
     """
+    by_group = by_group or GroupFigures()
     figures = numbers(*statistic, resampling.draws, resampling.seed, thresholds=thresholds, spreads=spreads)
+    if resampling.needs:
+        more = f"{UNDEFINED}; give more {resampling.needs}"
+        figures = tuple(
+            replace(figure, no_interval=more) if figure.no_interval.startswith(UNDEFINED) else figure
+            for figure in figures
+        )
     warnings = [auc_warning(figure.value, figure.interval) for figure in figures if figure.name == "AUC"]
-    notes = (*filter(None, warnings), *notes, *interval_notes(figures))
+    notes = (*filter(None, warnings), *notes, *interval_notes(figures), *by_group.notes)
     choices = {**choices, "intervals": resampling.describe()}
-    return Result(protocol, figures, choices, counts, curves, notes, samples, about)
+    about = {**environment.describe(torch.device("cpu")), **about}
+    return Result(protocol, figures, choices, counts, curves, notes, samples, about, by_group.points)
 
 
 def numbers(

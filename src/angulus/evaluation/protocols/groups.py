@@ -12,9 +12,11 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.curves import ErrorCurve, auc, error_curve
 from angulus.evaluation.metrics.intervals import Floats, Samples, Statistic, Units, keeping_sizes
-from angulus.evaluation.metrics.verification import PresortedFolds
+from angulus.evaluation.metrics.verification import PresortedFolds, tar_at_far
 from angulus.evaluation.protocols import scored
-from angulus.evaluation.protocols.figures import Resampling, auc_warning, measure
+from angulus.evaluation.protocols.by_group import of_pairs
+from angulus.evaluation.protocols.figures import Resampling, auc_warning, measure, supported_rates
+from angulus.evaluation.protocols.group_rates import GroupFigures
 from angulus.evaluation.protocols.pairs import curves
 from angulus.evaluation.protocols.result import Result
 
@@ -28,6 +30,7 @@ def evaluate(
     *,
     metric: str = "cosine",
     flip: str | None = None,
+    missing: str = "refuse",
     draws: int = 1000,
     seed: int = 0,
 ) -> Result:
@@ -35,12 +38,13 @@ def evaluate(
 
     Each group is a list of its own: the threshold of its fold is the most accurate one on its other folds. With e_g the
     error 1 − accuracy of group g, the skewed error ratio is max e_g / min e_g, 1 where all groups have the same error.
+    FMR and FNMR by group are at common thresholds, those of FARs over all pairs (`by_group`).
 
     Args:
         embeddings: of all images of the list; its groups are those of the images where the list has none, and pairs
             across two groups are then left out and counted.
         pairs: the list, with folds.
-        metric, flip, draws, seed: as in `pairs.evaluate`.
+        metric, flip, missing, draws, seed: as in `pairs.evaluate`.
 
     Raises:
         checks.InputError: no groups, fewer than two, no folds, or a fold of a group with pairs of one kind only.
@@ -50,8 +54,15 @@ def evaluate(
     """
     if pairs.folds is None:
         raise checks.InputError(f"{pairs.source} has no folds, over which the accuracy of a group is taken; add them")
-    pair_scores = scored.score(embeddings, pairs, metric=metric, flip=flip)
-    names = scored.groups_of(embeddings, pairs, pair_scores)
+    pair_scores = scored.score(embeddings, pairs, metric=metric, flip=flip, missing=missing)
+    if scored.FAILED in pair_scores.samples and pairs.groups is None:
+        raise checks.InputError(
+            f"images without embedding have no group in {embeddings.source}; give one list per group"
+        )
+    sides = scored.sides_of(embeddings, pairs, pair_scores)
+    if sides is None:
+        raise checks.InputError(f"groups are needed; neither {pairs.source} nor {embeddings.source} has any")
+    names = np.where(sides[0] == sides[1], sides[0], "")
     inside = names != ""
     samples = {name: values[inside] for name, values in pair_scores.samples.items()} | {"groups": names[inside]}
     groups = _groups(samples)
@@ -60,6 +71,7 @@ def evaluate(
     accuracies = [group.folds.accuracy() for group in groups]
     if any(accuracy.mean == 1 for accuracy in accuracies):
         notes += ("the skewed error ratio is undefined: a group has no error",)
+    resampling = Resampling(pair_scores.unit, draws, seed, keeps_sizes=True)
     spreads = {f"accuracy {g.name}": a.standard_error for g, a in zip(groups, accuracies, strict=True)}
     return measure(
         PROTOCOL,
@@ -76,12 +88,24 @@ def evaluate(
             **pair_scores.counts,
             **({"pairs of no one group": across} if across else {}),
         },
-        Resampling(pair_scores.unit, draws, seed, keeps_sizes=True),
+        resampling,
         spreads=spreads,
         curves=tuple(itertools.chain.from_iterable(curves(_curve(samples, g), g.name) for g in groups)),
         notes=_warnings(groups, samples) + notes + pair_scores.notes,
+        by_group=_at_common_thresholds(sides, pair_scores, resampling),
         about=pair_scores.about,
     )
+
+
+def _at_common_thresholds(
+    sides: tuple[NDArray[np.str_], NDArray[np.str_]], pair_scores: scored.ScoredPairs, resampling: Resampling
+) -> GroupFigures:
+    """FMR and FNMR by group at the thresholds of the FARs over all pairs, also those of two groups."""
+    samples = pair_scores.samples
+    curve = error_curve(samples["scores"], samples["same"])
+    fars, _ = supported_rates(None, pair_scores.distinct.impostors)
+    thresholds = {far: tar_at_far(curve, far).threshold for far in fars}
+    return of_pairs(sides, samples, thresholds, resampling, pair_scores.distinct.first)
 
 
 def statistic(samples: Samples) -> tuple[Statistic, Units]:
@@ -90,6 +114,10 @@ def statistic(samples: Samples) -> tuple[Statistic, Units]:
     A group of which a fold loses all pairs of one kind has no accuracy in that resample, and what needs all has none.
     Each fold keeps its numbers of genuine and impostor pairs (`keeping_sizes`).
     """
+    return scored.both_ways(_figures, samples), scored.units_of(samples)
+
+
+def _figures(samples: Samples) -> Statistic:
     groups = _groups(samples)
 
     def figures(weights: Floats) -> dict[str, float]:
@@ -106,7 +134,7 @@ def statistic(samples: Samples) -> tuple[Statistic, Units]:
             values["skewed error ratio"] = skewed_error_ratio(1 - accuracies)
         return values
 
-    return figures, scored.units_of(samples)
+    return figures
 
 
 def skewed_error_ratio(errors: Floats) -> float:

@@ -13,12 +13,18 @@ from angulus.evaluation import scoring
 from angulus.evaluation.lists.blufr import Blufr, BlufrTrial
 from angulus.evaluation.metrics.identification import OpenSetCurve, cmc, dir_at_far, open_set_curve
 from angulus.evaluation.metrics.intervals import Floats, Rows, Samples, Statistic, Units
-from angulus.evaluation.protocols.figures import numbers, rate_label, share_warnings, supported_rates
+from angulus.evaluation.protocols.by_group import Point, Trials, measure_groups, number_groups, searches, why_not
+from angulus.evaluation.protocols.by_group_scale import genuine_trials, impostor_trials
+from angulus.evaluation.protocols.figures import Resampling, numbers, rate_label, share_warnings, supported_rates
+from angulus.evaluation.protocols.gallery_sizes import best_by_size, sizes_up_to
+from angulus.evaluation.protocols.group_rates import GroupFigures
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.vectors import METRICS, Vectors, flip_choice, projected
 
 PROTOCOL = "blufr"
-MEASURED = ("values",)  # the samples that the embeddings gave; the others say which figures of which trials they are
+# the samples that the embeddings gave; the others say which figures of which trials they are
+MEASURED = ("values", "sizes", "size_fars", "size_misses")
+ORDER_SEED = 0  # of the order in which the people of a gallery fill smaller ones
 
 VERIFICATION_FARS = (1e-3, 1e-4, 1e-5)  # NF reports the first, MV all three
 IDENTIFICATION_FARS = (1e-2,)
@@ -73,17 +79,30 @@ def evaluate(
     detected, more = supported_rates(
         open_set_fars, impostor_probes, standard=IDENTIFICATION_FARS, impostors="impostor probes", name="DIR@FAR"
     )
-    rates = _Rates(verified, tuple(far for far in CURVE_FARS if 1 / impostor_pairs <= far), detected, rank)
-    trials = [_trial(_vectors(embeddings, blufr, t, flip, pca), blufr.labels, t, rates) for t in blufr.trials]
+    sizes = sizes_up_to(min(len(trial.gallery) for trial in blufr.trials))
+    rates = _Rates(verified, tuple(far for far in CURVE_FARS if 1 / impostor_pairs <= far), detected, rank, sizes)
+    names: tuple[str, ...] = ()
+    group = None
+    if embeddings.groups is not None:
+        tested = np.unique(np.concatenate([np.concatenate([t.test, t.gallery]) for t in blufr.trials]))
+        names, (known,) = number_groups(embeddings.groups[embeddings.rows(blufr.ids[tested], blufr.source)])
+        group = np.full(len(blufr.ids), -1)
+        group[tested] = known
+    compared = None if why_not(names) else group
+    trials = [_trial(_vectors(embeddings, blufr, t, flip, pca), blufr.labels, t, rates, compared) for t in blufr.trials]
     samples = {
         "figures": np.array(list(trials[0].values)),
         "values": np.array([list(trial.values.values()) for trial in trials]),
         **{f"{name} images": np.array([len(getattr(trial, name)) for trial in blufr.trials]) for name in _PARTS},
+        "sizes": np.array(sizes),
+        "size_fars": np.array(detected, dtype=np.float64),
+        "size_misses": np.array([trial.misses for trial in trials]),
     }
     statistics, units = statistic(samples)
     name = f"VR@FAR={rate_label(max(verified, default=0))}"
     least = min(len(trial.genuine) for trial in blufr.trials)  # fewer than its genuine pairs
     warnings = share_warnings(name, statistics(np.ones(len(trials)))[name], max(verified), least) if verified else ()
+    unequal = _by_group(names, trials, rates) if group is not None else GroupFigures()
     spreads = dict(zip(samples["figures"].tolist(), samples["values"].std(axis=0, ddof=1).tolist(), strict=True))
     return Result(
         PROTOCOL,
@@ -93,6 +112,7 @@ def evaluate(
             "flip": flip_choice(embeddings, flip),
             "pca": "none" if pca is None else f"{pca} directions, fitted on each trial's training images",
             "±": "standard deviation over the trials, n − 1",
+            "smaller galleries": f"the first people of a random order (seed {ORDER_SEED}), and who is searched for",
             "intervals": "none: the trials draw from the same people",
         },
         {
@@ -105,9 +125,11 @@ def evaluate(
         notes=warnings
         + notes
         + more
-        + ("the trials draw from the same people: resampling them gives intervals too narrow",),
+        + ("the trials draw from the same people: resampling them gives intervals too narrow",)
+        + unequal.notes,
         samples=samples,
         about={**environment.describe(torch.device("cpu")), **embeddings.origin, "configuration": blufr.source},
+        by_group=unequal.points,
     )
 
 
@@ -130,22 +152,26 @@ _PARTS = ("train", "test", "gallery", "genuine", "impostor")
 
 @dataclass(frozen=True)
 class _Rates:
-    """The FARs of the figures and of the ROC, and the rank."""
+    """The FARs of the figures and of the ROC, the rank, and the sizes of smaller galleries."""
 
     verified: tuple[float, ...]
     drawn: tuple[float, ...]
     detected: tuple[float, ...]
     rank: int
+    sizes: list[int]
 
 
 @dataclass(frozen=True)
 class _TrialScores:
-    """One trial's figures, ROC at the drawn FARs, CMC, and open-set curve."""
+    """One trial's figures, ROC at the drawn FARs, CMC, open-set curve, and FNIR by gallery size."""
 
     values: dict[str, float]
     roc: Floats
     cmc: Floats
     open_set: OpenSetCurve
+    misses: Floats  # [S, F], 1 − DIR at each size and FAR
+    pairs: tuple[Trials, Trials] | None  # by group: impostor and genuine pairs at the verified FARs
+    searches: tuple[Trials, Trials] | None  # and searches at the detected FARs
 
 
 def _vectors(embeddings: Embeddings, blufr: Blufr, trial: BlufrTrial, flip: str | None, pca: int | None) -> Vectors:
@@ -159,32 +185,74 @@ def _vectors(embeddings: Embeddings, blufr: Blufr, trial: BlufrTrial, flip: str 
     return placed
 
 
-def _trial(vectors: Vectors, labels: Rows, trial: BlufrTrial, rates: _Rates) -> _TrialScores:
+def _by_group(names: Sequence[str], trials: Sequence[_TrialScores], rates: _Rates) -> GroupFigures:
+    """FMR and FNMR, and FPIR and FNIR, by group over the pairs and searches of all trials, each at its threshold."""
+    verified = [Point(f"FAR={rate_label(far)}", far, None) for far in rates.verified]
+    detected = [Point(f"open set FAR={rate_label(far)}, rank {rates.rank}", far, None) for far in rates.detected]
+    pairs = _join([trial.pairs for trial in trials])
+    tried = _join([trial.searches for trial in trials])
+    none = Resampling("people", 0, 0)
+    return measure_groups(names, *pairs, verified, none) + measure_groups(
+        names, *tried, detected, none, "identification"
+    )
+
+
+def _join(kinds: Sequence[tuple[Trials, Trials] | None]) -> tuple[Trials | None, Trials | None]:
+    """The trials of both kinds, of all of BLUFR's trials."""
+    known = [each for each in kinds if each is not None]
+    if not known:
+        return None, None
+    return Trials.concatenate([first for first, _ in known]), Trials.concatenate([second for _, second in known])
+
+
+def _trial(vectors: Vectors, labels: Rows, trial: BlufrTrial, rates: _Rates, groups: Rows | None) -> _TrialScores:
     tested, people = vectors[trial.test], labels[trial.test]
     fars = list(dict.fromkeys(rates.verified + rates.drawn))
     points = scoring.thresholds_at(tested, None, fars, ids=people, zero_ok=True)
-    genuine = np.concatenate([pairs.scores for pairs in scoring.genuine(tested, None, ids=people)])
-    rate = {far: float((genuine >= point.threshold).mean()) for far, point in zip(fars, points, strict=True)}
-    ranks, mates = _ranks(vectors, labels, trial)
-    best = scoring.best_per_probe(vectors[trial.impostor], vectors[trial.gallery]).numpy()
-    curve = open_set_curve(mates, ranks, best, rank=rates.rank)
+    genuine = scoring.PairBatch.concatenate(scoring.genuine(tested, None, ids=people))
+    rate = {far: float((genuine.scores >= point.threshold).mean()) for far, point in zip(fars, points, strict=True)}
+    sizes = [*rates.sizes[:-1], len(trial.gallery)]
+    order = np.random.default_rng(ORDER_SEED).permutation(trial.gallery)
+    ranks_by_size, mates = _ranks(vectors, labels, trial, order, sizes)
+    best = best_by_size(vectors[trial.impostor], vectors[order], sizes)
+    by_size = [open_set_curve(mates, ranks_by_size[:, s], best[:, s], rank=rates.rank) for s in range(len(sizes))]
+    ranks, curve = ranks_by_size[:, -1], by_size[-1]
+    misses = [[1 - dir_at_far(one, far, zero_ok=far == 0).dir for far in rates.detected] for one in by_size]
     values = {f"VR@FAR={rate_label(far)}": rate[far] for far in rates.verified}
     values |= {
         f"DIR@FAR={rate_label(far)}, rank {rates.rank}": dir_at_far(curve, far, zero_ok=far == 0).dir
         for far in rates.detected
     }
     highest = min(MAX_RANK, len(trial.gallery))
-    return _TrialScores(values, np.array([rate[far] for far in rates.drawn]), cmc(ranks, highest), curve)
+    pairs, searched = None, None
+    if groups is not None:
+        at = [point.threshold for point in points[: len(rates.verified)]]
+        own = groups[trial.test], groups[trial.test]
+        pairs = (
+            impostor_trials((tested, None), own, (people, None), at),
+            genuine_trials(genuine, own, people, at),
+        )
+        detected = np.array([[dir_at_far(curve, far, zero_ok=far == 0).threshold] for far in rates.detected])
+        detected = detected.reshape(len(rates.detected), 1)
+        searched = (
+            searches(groups[trial.impostor], labels[trial.impostor], best[:, -1] >= detected),
+            searches(groups[trial.genuine], labels[trial.genuine], (mates < detected) | (ranks > rates.rank)),
+        )
+    drawn = np.array([rate[far] for far in rates.drawn])
+    return _TrialScores(values, drawn, cmc(ranks, highest), curve, np.array(misses), pairs, searched)
 
 
-def _ranks(vectors: Vectors, labels: Rows, trial: BlufrTrial) -> tuple[Rows, Floats]:
-    """Rank of each genuine probe's person in the gallery, ties against it, and the score with that person."""
-    gallery, probes = labels[trial.gallery], labels[trial.genuine]
+def _ranks(vectors: Vectors, labels: Rows, trial: BlufrTrial, images: Rows, sizes: list[int]) -> tuple[Rows, Floats]:
+    """Rank of each genuine probe's person [G, S] among the first `sizes` gallery images, and the score with the person.
+
+    Ties count against the person.
+    """
+    gallery, probes = labels[images], labels[trial.genuine]
     order = np.argsort(gallery)
     mate = order[np.searchsorted(gallery, probes, sorter=order)]
-    sides = vectors[trial.genuine], vectors[trial.gallery]
+    sides = vectors[trial.genuine], vectors[images]
     own = scoring.pair_scores(*sides, torch.arange(len(probes)), torch.from_numpy(mate))
-    return scoring.rows_ahead(*sides, own, ids=(probes, gallery)).numpy() + 1, own.numpy()
+    return scoring.rows_ahead(*sides, own, sizes=sizes, ids=(probes, gallery)).numpy() + 1, own.numpy()
 
 
 def _impostor_pairs(people: Rows) -> int:

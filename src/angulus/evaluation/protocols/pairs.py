@@ -8,8 +8,8 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.curves import ErrorCurve, Presorted, auc, eer
 from angulus.evaluation.metrics.intervals import Floats, Samples, Statistic, Units, keeping_sizes
-from angulus.evaluation.metrics.verification import best_of, tar_at_far
-from angulus.evaluation.protocols import scored
+from angulus.evaluation.metrics.verification import FoldAccuracy, best_of, tar_at_far
+from angulus.evaluation.protocols import by_group, scored
 from angulus.evaluation.protocols.figures import Resampling, measure, rate_label, supported_rates
 from angulus.evaluation.protocols.result import Curve, Result
 
@@ -26,10 +26,14 @@ def evaluate(
     flip: str | None = None,
     pca: int | None = None,
     fars: Sequence[float] | None = None,
+    missing: str = "refuse",
     draws: int = 1000,
     seed: int = 0,
 ) -> Result:
     """Accuracy over folds, AUC, EER and TAR at FARs, with intervals by a bootstrap over identities.
+
+    With groups, also FMR and FNMR of each group and pair of groups at the thresholds of the FARs (`by_group`); there
+    each distinct pair counts once.
 
     Accuracy: a fold's threshold is the most accurate one on the other folds; the figure is the folds' mean, ± its
     standard error. A list without folds has, under another name, the accuracy of its best threshold on its own pairs.
@@ -42,6 +46,9 @@ def evaluate(
         pca: project onto this many directions before scoring, fitted for each fold on the images of the other folds.
         fars: where TAR is reported, each of which the pairs must support, 0 for no false accept; None: those of 1e-1,
             1e-2, ... 1e-6 that they do.
+        missing: "refuse" images without embedding; or "fail": failures to enrol, as ISO/IEC 19795-1 counts them. A
+            genuine pair with such an image is an error, an impostor pair is rejected, at every threshold. Each figure
+            is then given twice: of all pairs, and without those.
         draws, seed: resamples for the intervals (0 for none), and their seed.
 
     Raises:
@@ -50,39 +57,57 @@ def evaluate(
 
     Source: G. B. Huang et al., UMass TR 07-49, 2007; NF Sec. 4.2 (flip sum, PCA on the training folds, cosine).
     """
-    pair_scores = scored.score(embeddings, pairs, metric=metric, flip=flip, pca=pca)
-    presorted = Presorted.of(pair_scores.samples["scores"], pairs.same)
-    curve = presorted.curve()
-    kept, notes = supported_rates(fars, pair_scores.distinct.impostors, impostors=pair_scores.distinct.supporting)
-    thresholds = {f"TAR@FAR={rate_label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept}
-    spreads, folds = {}, scored.folds_of(pair_scores.samples)
-    if folds is None:
-        thresholds[BEST], _ = best_of(presorted)
+    pair_scores = scored.score(embeddings, pairs, metric=metric, flip=flip, pca=pca, missing=missing)
+    samples, once = pair_scores.samples, pair_scores.distinct
+    enrolled = scored.without_failures(samples) if scored.FAILED in samples else samples
+    impostors = scored.distinct_impostors(enrolled)
+    kept, notes = supported_rates(fars, impostors, impostors=once.supporting)
+    samples = {**samples, "fars": np.array(kept, dtype=np.float64)}
+    thresholds, spreads, chosen = _operating(samples)
+    if enrolled is not pair_scores.samples:
+        more = _operating({**enrolled, "fars": samples["fars"]})
+        thresholds |= {f"{name}{scored.WITHOUT}": value for name, value in more[0].items()}
+        spreads |= {f"{name}{scored.WITHOUT}": value for name, value in more[1].items()}
+    at_fars = {far: thresholds[f"TAR@FAR={rate_label(far)}"] for far in kept}
+    if chosen is None:
         notes += ("the list has no folds: no threshold can be chosen on other pairs than it is tried on",)
     else:
-        chosen = folds.accuracy()
-        spreads["accuracy"] = chosen.standard_error
         notes += (
             f"± of the accuracy: standard error over {len(chosen.accuracies)} folds",
             f"thresholds of the folds: {chosen.thresholds.min():.6g} to {chosen.thresholds.max():.6g}",
         )
-    notes += pair_scores.distinct.few_notes()
+    notes += once.few_notes()
     if pca is not None:
         notes += ("AUC, EER and TAR pool the folds' scores, each under the PCA fitted without its fold",)
-    samples = {**pair_scores.samples, "fars": np.array(kept, dtype=np.float64)}
+    resampling = Resampling(pair_scores.unit, draws, seed, keeps_sizes=True)
+    sides = scored.sides_of(embeddings, pairs, pair_scores)
     return measure(
         PROTOCOL,
         statistic(samples),
         samples,
-        {**pair_scores.choices, **figure_choices(folds is not None)},
-        pair_scores.counts | ({} if folds is None else {"folds": pairs.fold_count}),
-        Resampling(pair_scores.unit, draws, seed, keeps_sizes=True),
+        {**pair_scores.choices, **figure_choices(chosen is not None)},
+        pair_scores.counts | ({} if chosen is None else {"folds": pairs.fold_count}),
+        resampling,
         thresholds=thresholds,
         spreads=spreads,
-        curves=curves(curve, PROTOCOL),
+        curves=curves(Presorted.of(enrolled["scores"], enrolled["same"]).curve(), PROTOCOL),
         notes=notes + pair_scores.notes,
+        by_group=by_group.of_pairs(sides, samples, at_fars, resampling, pair_scores.distinct.first),
         about=pair_scores.about,
     )
+
+
+def _operating(samples: Samples) -> tuple[dict[str, float], dict[str, float], FoldAccuracy | None]:
+    """Thresholds and spreads of the figures that have one, and the accuracy of the folds, if there are any."""
+    presorted = Presorted.of(samples["scores"], samples["same"])
+    curve = presorted.curve()
+    fars = {f"TAR@FAR={rate_label(far)}": far for far in samples["fars"].tolist()}
+    thresholds = {name: tar_at_far(curve, far, zero_ok=far == 0).threshold for name, far in fars.items()}
+    folds = scored.folds_of(samples)
+    if folds is None:
+        return {**thresholds, BEST: best_of(presorted)[0]}, {}, None
+    chosen = folds.accuracy()
+    return thresholds, {"accuracy": chosen.standard_error}, chosen
 
 
 def statistic(samples: Samples) -> tuple[Statistic, Units]:
@@ -91,6 +116,10 @@ def statistic(samples: Samples) -> tuple[Statistic, Units]:
     A resample that loses all pairs of one kind has no figures; one in which a fold does, no accuracy. For the accuracy
     each fold keeps its numbers of genuine and impostor pairs (`keeping_sizes`).
     """
+    return scored.both_ways(_figures, samples), scored.units_of(samples)
+
+
+def _figures(samples: Samples) -> Statistic:
     presorted, folds = Presorted.of(samples["scores"], samples["same"]), scored.folds_of(samples)
     strata = scored.strata_of(samples)
     fars = {f"TAR@FAR={rate_label(far)}": far for far in samples["fars"].tolist()}
@@ -109,7 +138,7 @@ def statistic(samples: Samples) -> tuple[Statistic, Units]:
         values |= {"AUC": auc(curve), "EER": eer(curve)}
         return values | {name: tar_at_far(curve, far, zero_ok=True).tar for name, far in fars.items()}
 
-    return figures, scored.units_of(samples)
+    return figures
 
 
 def curves(curve: ErrorCurve, name: str) -> tuple[Curve, Curve]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +19,12 @@ from angulus.core import checks, environment, files
 from angulus.core.checks import InputError
 from angulus.core.formats.columns import shortened
 from angulus.evaluation.metrics.intervals import Interval
+from angulus.evaluation.protocols.group_rates import ByGroup, tables
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-FORMAT = 1  # of the JSON file
+FORMAT = 2  # of the JSON file, whose schema is in `score_sheet`
 SAMPLES = ".samples.npz"  # in place of .json; another name than embeddings have, which may lie in the same folder
 KINDS = ("roc", "det", "cmc", "froc", "discard")
 WARNING = "warning: "  # how a note begins that is shown first and in red
@@ -96,6 +96,7 @@ class Result:
         samples: arrays from which the figures can be computed again (scores, identities, ...), so that two results can
             be compared on the same resamples; saved next to the JSON as `.samples.npz`.
         about: versions, device and command.
+        by_group: error rates of groups of people at the common thresholds; empty where no groups are known.
     """
 
     protocol: str
@@ -106,6 +107,7 @@ class Result:
     notes: tuple[str, ...] = ()
     samples: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=lambda: environment.describe(torch.device("cpu")))
+    by_group: tuple[ByGroup, ...] = ()
 
     def __getitem__(self, name: str) -> float:
         """The value of a number by its name."""
@@ -154,13 +156,13 @@ class Result:
         choices = (f"{name}: {_plain(value)}" for name, value in self.choices.items())
         warnings = [Text(note, style="bold red") for note in self.notes if note.startswith(WARNING)]
         notes = (note for note in self.notes if not note.startswith(WARNING))
-        return Group(*warnings, table, *map(Text, (counts, *choices, *notes)))
+        return Group(*warnings, table, *tables(self.by_group, digits), *map(Text, (counts, *choices, *notes)))
 
     def save(self, path: Path) -> None:
         """Write the result as JSON, with thinned curves, and its samples next to it, each atomically.
 
-        Numbers keep all their digits; an undefined one is null. The JSON names the samples with their SHA-256, so that
-        `read` refuses samples that a later run has put there and could not finish.
+        Numbers keep all their digits; an undefined one is null, an infinite one the text "Infinity". The JSON names the
+        samples with their SHA-256, so that `read` refuses samples that a later run has put there and could not finish.
         """
         if path.suffix != ".json":
             raise InputError(f"a result is saved as .json; got {path}")
@@ -169,7 +171,7 @@ class Result:
             arrays = {name: shortened(np.asarray(values)) for name, values in self.samples.items()}
             place = path.with_suffix(SAMPLES)
             files.write_atomically(place, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
-            sidecar = {"file": place.name, "sha256": _digest(place)}
+            sidecar = {"file": place.name, "sha256": files.digest(place)}
         content = {
             "format": FORMAT,
             "protocol": self.protocol,
@@ -183,70 +185,29 @@ class Result:
             ],
             "samples": sidecar,
             "environment": dict(self.about),
+            "by_group": [asdict(point) for point in self.by_group],
         }
         files.write_json(path, null_for_nan(content))
 
     @staticmethod
     def read(path: Path) -> Result:
-        """A saved result with its samples, or what is wrong with the files."""
-        try:
-            content = _a(dict, json.loads(path.read_text(encoding="utf-8")))
-            if content["format"] != FORMAT:
-                raise ValueError(f"its format is {content['format']!r:.20} and not {FORMAT}")
-            sidecar = content["samples"] and _a(dict, content["samples"])
-            return Result(
-                _a(str, content["protocol"]),
-                tuple(_number(_a(dict, number)) for number in _a(list, content["numbers"])),
-                _a(dict, content["choices"]),
-                {name: _a(int, count) for name, count in _a(dict, content["counts"]).items()},
-                curves=tuple(_curve(_a(dict, curve)) for curve in _a(list, content["curves"])),
-                notes=tuple(_a(str, note) for note in _a(list, content["notes"])),
-                samples=_samples(path.with_name(_a(str, sidecar["file"])), sidecar["sha256"]) if sidecar else {},
-                about=_a(dict, content["environment"]),
-            )
-        except InputError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            reason: object = f"it lacks {error}" if isinstance(error, KeyError) else error
-            reason = (isinstance(error, OSError) and error.strerror) or reason
-            raise InputError(
-                f"{path} is not a saved result ({reason}); give the .json that angulus evaluate --json wrote"
-            ) from error
+        """A saved result with its samples, or what is wrong with the files; `score_sheet` has the schema."""
+        from angulus.evaluation.protocols import score_sheet  # pydantic takes a moment to import
 
-
-def _a(kind: type, value: Any) -> Any:
-    """The value, which must be of this type."""
-    if not isinstance(value, kind):
-        raise TypeError(f"{value!r:.40} stands where a {kind.__name__} is due")
-    return value
+        sheet = score_sheet.read(path)
+        samples = sheet.samples and _samples(path.with_name(sheet.samples.file), sheet.samples.sha256)
+        return score_sheet.to_result(sheet, samples or {})
 
 
 def _samples(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
     try:
-        whole = _digest(path) == sha256
+        whole = files.digest(path) == sha256
         if whole:
             with np.load(path, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"the samples {path} cannot be read ({error}); keep them next to the .json") from error
     raise InputError(f"the result's samples {path} must be those saved with it; they have changed; evaluate again")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _curve(saved: dict[str, Any]) -> Curve:
-    return Curve(saved["kind"], _a(str, saved["name"]), np.array(saved["x"], float), np.array(saved["y"], float))
-
-
-def _number(saved: dict[str, Any]) -> Number:
-    threshold, spread = (None if saved[name] is None else float(saved[name]) for name in ("threshold", "spread"))
-    number = Number(_a(str, saved["name"]), nan_for_null(saved["value"]), None, threshold, spread)
-    if saved["interval"] is None:
-        return replace(number, no_interval=_a(str, saved["no_interval"]))
-    return replace(number, interval=read_interval(_a(dict, saved["interval"])))
 
 
 def read_interval(saved: Mapping[str, Any]) -> Interval:
@@ -257,28 +218,34 @@ def read_interval(saved: Mapping[str, Any]) -> Interval:
     return Interval(low, high, level)
 
 
-def nan_for_null(value: float | None) -> float:
-    """A number from JSON, where null stands for an undefined one."""
+def nan_for_null(value: float | str | None) -> float:
+    """A number from JSON, where null stands for an undefined one, and the text "Infinity" for an infinite one."""
     return math.nan if value is None else float(value)
 
 
 def null_for_nan(value: Any) -> Any:
-    """The value with null for what JSON cannot say."""
+    """The value with null for NaN, and the texts "Infinity" and "-Infinity" for the infinities that JSON lacks.
+
+    >>> null_for_nan([math.nan, -math.inf, 1.5])
+    [None, '-Infinity', 1.5]
+    """
     if isinstance(value, Mapping):
         return {name: null_for_nan(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [null_for_nan(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
 
 
 def shown(value: float, digits: int = 4) -> str:
     """To `digits` significant digits, with trailing zeros; small magnitudes as powers of ten.
 
-    >>> shown(0.5), shown(28), shown(math.nan)
-    ('0.5000', '28.00', 'undefined')
+    >>> shown(0.5), shown(28), shown(math.nan), shown(math.inf)
+    ('0.5000', '28.00', 'undefined', 'infinite')
     """
+    if math.isinf(value):
+        return "infinite" if value > 0 else "-infinite"
     return "undefined" if math.isnan(value) else f"{value:#.{digits}g}".rstrip(".")
 
 

@@ -10,19 +10,23 @@ from numpy.typing import NDArray
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList
-from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, Units
+from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, Statistic, Units
 from angulus.evaluation.metrics.verification import PresortedFolds
 from angulus.evaluation.protocols.figures import few_pairs_notes
 from angulus.evaluation.protocols.vectors import METRICS, flip_choice, pair_scores, projected
 
 COLUMNS = ("left", "right", "same", "folds", "left_identity", "right_identity")  # what names pairs
 DISTINCT = "distinct"  # the sample that numbers distinct pairs, of a list that repeats some
-MEASURED = ("scores", "fold_scores", "norms")  # the samples that the embeddings gave; the others say which pairs
+FAILED = "failed"  # the sample that says which pairs have an image without embedding, if some have
+MEASURED = ("scores", "fold_scores", "norms", FAILED)  # samples that the embeddings gave; the others say which pairs
+WITHOUT = ", without failures"  # how figures end that leave those pairs out
 
 _NO_NORMS = (
     "the quality of the pairs is unknown: the column norms of {source} is from before the vectors were normalised, so "
     "that the length of a vector joined with its mirror image's is unknown"
 )
+_NO_NORM = "the quality of the pairs is unknown, because images without embedding have no norm"
+_FAILURES = "failures to enrol, which match nobody at any threshold; ranks and thresholds take them as below all scores"
 _PCA = "{} directions, of the vectors before any normalisation, fitted on the images of the other folds"
 _UNKNOWN = "intervals resample the pairs and not the people behind them, which pairs share: they are too narrow; {why}"
 
@@ -106,9 +110,10 @@ class ScoredPairs:
     # the list's columns (`left`, `right`, `same`, and where known `folds`, `left_identity`, `right_identity`;
     # `distinct`, the number of the distinct pair, where some repeat), `scores` [P] and, where known, `norms` [P], the
     # smaller of the two images' (fused as the scores are); with PCA `scores` are each pair's under the projection
-    # fitted without its fold, and `fold_scores` [F, P] all pairs' under the one fitted without fold f
+    # fitted without its fold, and `fold_scores` [F, P] all pairs' under the one fitted without fold f; `failed` [P],
+    # which have an image without embedding, if some have: their score is below all others, and norms are left out
     samples: dict[str, NDArray[Any]]
-    left: Rows  # [P], rows of the embeddings
+    left: Rows  # [P], rows of the embeddings; −1 for an image without embedding
     right: Rows
     distinct: Distinct  # the pairs, each once
     choices: dict[str, Any]  # how the scores came about
@@ -119,20 +124,34 @@ class ScoredPairs:
 
 
 def score(
-    embeddings: Embeddings, pairs: PairList, *, metric: str = "cosine", flip: str | None = None, pca: int | None = None
+    embeddings: Embeddings,
+    pairs: PairList,
+    *,
+    metric: str = "cosine",
+    flip: str | None = None,
+    pca: int | None = None,
+    missing: str | None = None,
 ) -> ScoredPairs:
     """Look the pairs up and score them.
 
     Args:
         embeddings, pairs, metric, flip: as in `pairs.evaluate`.
         pca: directions to project onto, fitted for each fold on the images of the other folds that are not in it.
+        missing: None or "refuse": images without embedding are an error; "fail": their pairs score below all others,
+            and are `failed`.
 
     Raises:
         InputError: an image without embedding, a pair that is listed as genuine and as impostor or compares an image
             with itself, embeddings of several models, PCA without folds, or more directions than there can be.
     """
-    both = embeddings.rows(np.concatenate([pairs.left, pairs.right]), pairs.source)
+    both = embeddings.rows(np.concatenate([pairs.left, pairs.right]), pairs.source, missing=missing)
     left, right = both[: len(pairs)], both[len(pairs) :]
+    failed = np.minimum(left, right) < 0
+    if failed.any():
+        if failed.all():
+            raise InputError(f"{pairs.source} must hold a pair of two images with embeddings; it holds none")
+        enrolled = score(embeddings, pairs.select(~failed), metric=metric, flip=flip, pca=pca)
+        return _with_failures(enrolled, pairs, left, right, failed)
     rows, place = np.unique(both, return_inverse=True)
     places = place[: len(pairs)], place[len(pairs) :]
     once = distinct(*places, pairs.same, embeddings.ids[rows], pairs.source)
@@ -172,12 +191,75 @@ def score(
             "flip": flip_choice(embeddings, flip),
             "pca": "none" if pca is None else _PCA.format(pca),
             "norms": source or "unknown",
+            **({"images without embedding": _FAILURES} if missing == "fail" else {}),
         },
         counts,
         notes + once.notes,
         "people" if identities else "pairs",
         {**embeddings.origin, "pairs": pairs.source},
     )
+
+
+def _with_failures(enrolled: ScoredPairs, pairs: PairList, left: Rows, right: Rows, failed: Flags) -> ScoredPairs:
+    """All pairs of a list, of those that have two embeddings: the others score below all of these.
+
+    Source: ISO/IEC 19795-1 (a failure to enrol or to acquire is a rejection: FRR = FTA + (1 − FTA) · FNMR for genuine
+    pairs, and FAR = (1 − FTA) · FMR).
+    """
+    names, place = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
+    once = distinct(place[: len(pairs)], place[len(pairs) :], pairs.same, names, pairs.source)
+    samples: dict[str, NDArray[Any]] = {"left": pairs.left, "right": pairs.right, "same": pairs.same, FAILED: failed}
+    for name in ("scores", "fold_scores"):
+        if name in enrolled.samples:
+            scores = enrolled.samples[name]
+            whole = np.full((*scores.shape[:-1], len(pairs)), scores.min() - 1)
+            whole[..., ~failed] = scores
+            samples[name] = whole
+    if pairs.folds is not None:
+        samples["folds"] = pairs.folds
+    if once.notes:
+        samples[DISTINCT] = once.number
+    notes = [_NO_NORM, *once.notes]
+    if pairs.left_identity is not None and pairs.right_identity is not None:
+        samples |= {"left_identity": pairs.left_identity, "right_identity": pairs.right_identity}
+    else:
+        notes.insert(0, _UNKNOWN.format(why="the list does not say who is shown, nor do labels of images without one"))
+    genuine = int(pairs.same.sum())
+    absent = np.unique(place[np.concatenate([left, right]) < 0])
+    counts = {"pairs": len(pairs), "genuine": genuine, "impostors": len(pairs) - genuine, "images": len(names)}
+    counts |= {"images without embedding": len(absent), "pairs of them": int(failed.sum()), **once.counts}
+    if "left_identity" in samples:
+        counts["people"] = units_of(samples).count
+    unit = "people" if "left_identity" in samples else "pairs"
+    choices = {**enrolled.choices, "images without embedding": _FAILURES}
+    return ScoredPairs(samples, left, right, once, choices, counts, tuple(notes), unit, enrolled.about)
+
+
+def without_failures(samples: Samples) -> dict[str, NDArray[Any]]:
+    """The samples of the pairs whose two images have embeddings."""
+    of_pairs = {*COLUMNS, *MEASURED, DISTINCT, "groups"}
+    kept = ~samples[FAILED]
+    return {name: values[..., kept] if name in of_pairs else values for name, values in samples.items()}
+
+
+def distinct_impostors(samples: Samples) -> int:
+    """The number of distinct impostor pairs."""
+    impostors = ~samples["same"]
+    return len(np.unique(samples[DISTINCT][impostors])) if DISTINCT in samples else int(impostors.sum())
+
+
+def both_ways(figures_of: Callable[[Samples], Statistic], samples: Samples) -> Statistic:
+    """The figures of all pairs, and under names of their own those without the pairs that failed, if some did."""
+    whole = figures_of(samples)
+    if FAILED not in samples:
+        return whole
+    kept, rest = ~samples[FAILED], figures_of(without_failures(samples))
+
+    def figures(weights: Floats) -> dict[str, float]:
+        without = {f"{name}{WITHOUT}": value for name, value in rest(weights[kept]).items()}
+        return {**whole(weights), **without}
+
+    return figures
 
 
 def require_norms(embeddings: Embeddings, flip: str | None) -> None:
@@ -244,15 +326,16 @@ def _identities(
     return {"left_identity": first, "right_identity": second}, ()
 
 
-def groups_of(embeddings: Embeddings, pairs: PairList, scored: ScoredPairs) -> NDArray[np.str_]:
-    """The group of each pair [P]: the list's, or else the one that both images have; "" where they differ.
+def sides_of(
+    embeddings: Embeddings, pairs: PairList, scored: ScoredPairs
+) -> tuple[NDArray[np.str_], NDArray[np.str_]] | None:
+    """The groups of both images of each pair, [P] each: the list's, or else the embeddings', or None.
 
-    Raises:
-        InputError: neither the list nor the embeddings have groups.
+    An image without embedding has an unknown group.
     """
     if pairs.groups is not None:
-        return pairs.groups
+        return pairs.groups, pairs.groups
     if embeddings.groups is None:
-        raise InputError(f"groups are needed; neither {pairs.source} nor {embeddings.source} has any")
-    first, second = embeddings.groups[scored.left], embeddings.groups[scored.right]
-    return np.where(first == second, first, "")
+        return None
+    groups = np.append(embeddings.groups, "")  # −1, an image without embedding, is the last
+    return groups[scored.left], groups[scored.right]

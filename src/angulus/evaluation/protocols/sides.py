@@ -1,4 +1,4 @@
-"""What MegaFace and Trillion-Pairs share: labelled images, and shares of trials counted per person."""
+"""What MegaFace, Trillion-Pairs and retrieval share: labelled images, and shares of trials counted per person."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,9 @@ from angulus.core import checks
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.megaface import FeatureList
 from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, Statistic, Units
+from angulus.evaluation.protocols.by_group import number_groups
 from angulus.evaluation.protocols.figures import Resampling, measure, share_warnings
+from angulus.evaluation.protocols.group_rates import GroupFigures
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.vectors import Vectors
 
@@ -27,20 +29,20 @@ class Tally:
     trials: dict[str, Floats] = field(default_factory=dict)
     thresholds: dict[str, float] = field(default_factory=dict)
 
-    def add(self, name: str, person: Rows, success: Flags, threshold: float | None = None) -> None:
-        """Count trials of a figure: the person of each [M], whether it succeeded [M], and the figure's threshold."""
+    def add(self, name: str, person: Rows, success: Flags | Floats, threshold: float | None = None) -> None:
+        """Count trials of a figure: the person of each [M], whether (how far) it succeeded [M], the threshold."""
         nothing = np.zeros(self.people)
         self.hits[name] = self.hits.get(name, nothing) + np.bincount(person, success, self.people)
         self.trials[name] = self.trials.get(name, nothing) + np.bincount(person, minlength=self.people)
         if threshold is not None:
             self.thresholds[name] = threshold
 
-    def warnings(self, name: str, rate: float) -> tuple[str, ...]:
+    def warnings(self, name: str, rate: float, people: str) -> tuple[str, ...]:
         """The warning if the model hardly tells people apart, by a figure that guessing brings to `rate`."""
         if name not in self.hits:
             return ()
         hits, trials = (float(counts[name].sum()) for counts in (self.hits, self.trials))
-        return share_warnings(name, hits / trials, rate, round(trials))
+        return share_warnings(name, hits / trials, rate, round(trials), people)
 
     def samples(self) -> dict[str, NDArray[Any]]:
         """`figures` [F], and by figure and person `hits` and `trials` [F, people]; `thresholds` [F], NaN for none."""
@@ -74,17 +76,19 @@ class Side:
     ids: NDArray[np.str_]
     people: NDArray[np.str_] | None
     source: str
+    groups: NDArray[np.str_] | None = None  # of the people shown, where known
 
     @staticmethod
     def from_embeddings(embeddings: Embeddings, listed: FeatureList | None, flip: str | None) -> "Side":
         if listed is None:
             vectors = embeddings.vectors if flip is None else embeddings.fused(np.arange(len(embeddings)), flip)
-            return Side(vectors, embeddings.ids, embeddings.labels, embeddings.source)
+            return Side(vectors, embeddings.ids, embeddings.labels, embeddings.source, embeddings.groups)
         rows = embeddings.rows(listed.ids, listed.source)
         people = listed.identities
         if people is None and embeddings.labels is not None:
             people = embeddings.labels[rows]
-        return Side(embeddings.fused(rows, flip), listed.ids, people, listed.source)
+        groups = None if embeddings.groups is None else embeddings.groups[rows]
+        return Side(embeddings.fused(rows, flip), listed.ids, people, listed.source, groups)
 
     def known_people(self) -> "Side":
         """The images of known people.
@@ -97,7 +101,13 @@ class Side:
             return self
         if not known.any():
             raise checks.InputError(f"{self.source} must say who each image shows; its labels name nobody")
-        return Side(self.vectors[known], self.ids[known], self.labelled()[known], self.source)
+        return self.select(known)
+
+    def select(self, kept: Flags, vectors: Vectors | None = None) -> "Side":
+        """The chosen images, with other vectors [N, d] in place of theirs if they are given."""
+        people, groups = (None if names is None else names[kept] for names in (self.people, self.groups))
+        vectors = self.vectors if vectors is None else vectors
+        return Side(vectors[kept], self.ids[kept], people, self.source, groups)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -124,6 +134,20 @@ def require_apart(sought: Side, others: Side) -> None:
         )
 
 
+def numbered_groups(sought: Side, others: Side) -> tuple[tuple[str, ...], tuple[Rows, Rows | None]] | None:
+    """The groups of both sides as numbers, and their names; None where the probes have none.
+
+    Where the others have none, a pair counts in the probe's group.
+    """
+    if sought.groups is None:
+        return None
+    if others.groups is None:
+        names, (own,) = number_groups(sought.groups)
+        return names, (own, None)
+    names, (own, far) = number_groups(sought.groups, others.groups)
+    return names, (own, far)
+
+
 def tally_result(
     protocol: str,
     tally: Tally,
@@ -135,18 +159,25 @@ def tally_result(
     guessing: tuple[str, float],
     notes: tuple[str, ...],
     sources: Mapping[str, str],
+    more: Mapping[str, NDArray[Any]] | None = None,
+    people: str = "these people",
+    by_group: GroupFigures | None = None,
 ) -> Result:
-    """The result of a tally; `guessing` names a figure that guessing brings to a rate, for the warning about it."""
-    samples = tally.samples()
+    """The result of a tally; `guessing` names a figure that guessing brings to a rate, for the warning about it.
+
+    `more` are further samples to keep; `people` is what the model should distinguish.
+    """
+    samples = tally.samples() | dict(more or {})
     return measure(
         protocol,
         statistic(samples),
         samples,
-        {**choices, "thresholds in the intervals": "as of all people"},
+        {**choices, **({"thresholds in the intervals": "as of all people"} if tally.thresholds else {})},
         counts,
         resampling,
         thresholds=tally.thresholds,
         curves=curves,
-        notes=(*tally.warnings(*guessing), *notes),
+        notes=(*tally.warnings(*guessing, people), *notes),
+        by_group=by_group,
         about=sources,
     )

@@ -12,12 +12,16 @@ from angulus.core.checks import InputError
 from angulus.evaluation import scoring
 from angulus.evaluation.metrics.identification import OpenSetCurve, cmc, dir_at_far, open_set_curve, rank_k
 from angulus.evaluation.metrics.intervals import Floats, Rows, Samples, Statistic, Units
+from angulus.evaluation.protocols.by_group import Point, measure_groups, number_groups, searches
 from angulus.evaluation.protocols.figures import Resampling, measure, rate_label, share_warnings, supported_rates
+from angulus.evaluation.protocols.gallery_sizes import SizedSearches, best_by_size, sizes_up_to
+from angulus.evaluation.protocols.group_rates import GroupFigures
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.templates import Templates
 
 PROTOCOL = "ijb-identify"
-MEASURED = ("scores", "ranks")  # the samples that the embeddings gave; the others say which searches they are
+# the samples that the embeddings gave, or that do not change the figures; the others say which searches they are
+MEASURED = ("scores", "ranks", "sizes", "size_ranks", "size_scores")
 
 FPIRS = (1e-1, 1e-2, 1e-3)
 RANKS = (1, 5, 10)
@@ -60,7 +64,8 @@ def identify(
         checks.integer("rank", k, low=1)
     if within is not None:
         checks.integer("within", within, low=1)
-    searches = [_search(gallery, probes, number) for number, gallery in enumerate(galleries)]
+    sizes = sizes_up_to(min(map(len, galleries)))[:-1]
+    searches = [_search(gallery, probes, number, sizes, seed) for number, gallery in enumerate(galleries)]
     samples = {name: np.concatenate([search[name] for search in searches]) for name in searches[0]}
     strangers = min(int((~search["mated"]).sum()) for search in searches)
     kept, notes = supported_rates(fpirs, strangers, standard=FPIRS, impostors="searches without mate", name="TPIR@FPIR")
@@ -68,12 +73,18 @@ def identify(
         "k": np.array(list(dict.fromkeys(ranks)), dtype=np.int64),
         "fpirs": np.array(kept, dtype=np.float64),
         "within": np.array(within or max(len(gallery) for gallery in galleries)),
+        "sizes": np.array([[*sizes, len(gallery)] for gallery in galleries]),
     }
+    resampling = Resampling("probes' subjects", draws, seed)
     return measure(
         PROTOCOL,
         statistic(samples),
         samples,
-        {**probes.choices(), "TPIR within rank": "any" if within is None else within},
+        {
+            **probes.choices(),
+            "TPIR within rank": "any" if within is None else within,
+            "smaller galleries": f"the first subjects of a random order (seed {seed}), and the one searched for",
+        },
         {
             "galleries": len(galleries),
             **{f"subjects of G{number}": len(gallery) for number, gallery in enumerate(galleries, 1)},
@@ -82,10 +93,37 @@ def identify(
             "searches with mate": int(samples["mated"].sum()),
             "searches without mate": int((~samples["mated"]).sum()),
         },
-        Resampling("probes' subjects", draws, seed),
+        resampling,
         curves=_curves(samples, len(galleries)),
         notes=_warnings(samples, galleries) + notes,
-        about={"embeddings": probes.embeddings, "probes": probes.source},
+        by_group=_by_group(samples, probes, kept, resampling),
+        about={**probes.origin, "probes": probes.source},
+    )
+
+
+def _by_group(samples: Samples, probes: Templates, fpirs: Sequence[float], resampling: Resampling) -> GroupFigures:
+    """FPIR and FNIR by the group of the probe, over the searches of all galleries, each at its own thresholds."""
+    if probes.groups is None:
+        return GroupFigures()
+    names, (group,) = number_groups(np.tile(probes.groups, len(np.unique(samples["gallery"]))))
+    found = np.zeros((len(fpirs), len(group)), dtype=bool)
+    points = []
+    for number in np.unique(samples["gallery"]):
+        rows = np.flatnonzero(samples["gallery"] == number)
+        curve = _open_set(samples, rows, np.ones(len(group))) if fpirs else None
+        for place, fpir in enumerate(fpirs):
+            point = dir_at_far(curve, fpir, zero_ok=True)  # type: ignore[arg-type]
+            found[place, rows] = samples["scores"][rows] >= point.threshold
+            points.append(point.threshold)
+    mated, within = samples["mated"], samples["ranks"] <= samples["within"]
+    one = len(points) == len(fpirs)
+    return measure_groups(
+        names,
+        searches(group[~mated], samples["subjects"][~mated], found[:, ~mated]),
+        searches(group[mated], samples["subjects"][mated], ~(found & within)[:, mated]),
+        [Point(f"FPIR={rate_label(f)}", f, points[place] if one else None) for place, f in enumerate(fpirs)],
+        resampling,
+        "identification",
     )
 
 
@@ -129,8 +167,39 @@ def statistic(samples: Samples) -> tuple[Statistic, Units]:
     return figures, Units.of(samples["subjects"])
 
 
-def _search(gallery: Templates, probes: Templates, number: int) -> dict[str, NDArray[Any]]:
-    """All searches of one gallery: whether the subject is in it, its score and rank, or the best score and 0."""
+def by_size(samples: Samples) -> list[SizedSearches]:
+    """The searches of each gallery in smaller ones; none of a gallery in which no FPIR is supported."""
+    if "sizes" not in samples or not len(samples["fpirs"]):
+        return []
+    _, people = np.unique(samples["subjects"], return_inverse=True)
+    searches = []
+    for number, sizes in enumerate(samples["sizes"]):
+        rows, mated = samples["gallery"] == number, samples["mated"]
+        known, strange = rows & mated, rows & ~mated
+        searches.append(
+            SizedSearches(
+                sizes,
+                people[known],
+                people[strange],
+                samples["scores"][known],
+                samples["size_ranks"][known],
+                samples["size_scores"][strange],
+                samples["fpirs"].tolist(),
+                int(samples["within"]),
+                f"G{number + 1}" if len(samples["sizes"]) > 1 else "",
+            )
+        )
+    return searches
+
+
+def _search(
+    gallery: Templates, probes: Templates, number: int, sizes: Sequence[int], seed: int
+) -> dict[str, NDArray[Any]]:
+    """All searches of one gallery: whether the subject is in it, its score and rank, or the best score and 0.
+
+    `size_ranks` and `size_scores` [P, S] are the same in galleries of the first `sizes` subjects of a seeded order, and
+    of all.
+    """
     if gallery.subjects is None or probes.subjects is None:
         raise InputError(f"{gallery.source} and {probes.source} must say who each template shows, for searches")
     if gallery.how != probes.how:
@@ -142,14 +211,17 @@ def _search(gallery: Templates, probes: Templates, number: int) -> dict[str, NDA
     mated = people[place] == probes.subjects
     if not mated.any():
         raise InputError(f"{gallery.source} must hold subjects of {probes.source}; it holds none of them")
-    scores, ranks = np.empty(len(probes)), np.zeros(len(probes), dtype=np.int64)
+    order = np.random.default_rng(seed).permutation(len(gallery))
+    cuts = [*sizes, len(gallery)]
     sides = probes.units[mated], gallery.units
     mates = torch.from_numpy(first[place[mated]])
     own = scoring.pair_scores(*sides, torch.arange(len(mates)), mates)
-    ids = probes.subjects[mated], gallery.subjects
-    scores[mated], ranks[mated] = own.numpy(), scoring.rows_ahead(*sides, own, ids=ids).numpy() + 1
-    if not mated.all():
-        scores[~mated] = scoring.best_per_probe(probes.units[~mated], gallery.units).numpy()
+    ids, shuffled = (probes.subjects[mated], gallery.subjects[order]), gallery.units[order]
+    size_ranks, size_scores = np.zeros((len(probes), len(cuts)), dtype=np.int64), np.zeros((len(probes), len(cuts)))
+    size_ranks[mated] = scoring.rows_ahead(sides[0], shuffled, own, sizes=cuts, ids=ids).numpy() + 1
+    size_scores[mated] = own.numpy()[:, None]
+    size_scores[~mated] = best_by_size(probes.units[~mated], shuffled, cuts)
+    scores, ranks = size_scores[:, -1].copy(), size_ranks[:, -1].copy()
     return {
         "gallery": np.full(len(probes), number),
         "probes": probes.numbers,
@@ -157,6 +229,8 @@ def _search(gallery: Templates, probes: Templates, number: int) -> dict[str, NDA
         "mated": mated,
         "scores": scores,
         "ranks": ranks,
+        "size_ranks": size_ranks,
+        "size_scores": size_scores,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,17 @@ import numpy as np
 from scipy import sparse
 
 from angulus.core import checks
+from angulus.core.formats.columns import text_array
 from angulus.evaluation.lists.ijb import Comparisons
 from angulus.evaluation.metrics.curves import ErrorCurve, Presorted, auc
 from angulus.evaluation.metrics.intervals import Floats, Rows, Samples, Statistic, Units
 from angulus.evaluation.metrics.verification import FoldAccuracy, PresortedFolds, balanced_accuracy, tar_at_far
 from angulus.evaluation.protocols import figures as reporting
+from angulus.evaluation.protocols.by_group import Point, Trials, measure_groups, number_groups, searches, shared_group
 from angulus.evaluation.protocols.figures import Resampling, measure, rate_label, supported_rates
-from angulus.evaluation.protocols.result import Curve, Result
+from angulus.evaluation.protocols.group_rates import GroupFigures
+from angulus.evaluation.protocols.pairs import curves as error_curves
+from angulus.evaluation.protocols.result import Result
 from angulus.evaluation.protocols.template_stream import LEAST, Stream
 from angulus.evaluation.protocols.templates import Templates
 
@@ -83,7 +87,8 @@ def verify(
     figures, units = _statistic(tail, comparable, kept)
     once = tail.weigh(np.ones(units.count))
     curve, accuracy = tail.curve(once), comparable.accuracy(once)
-    thresholds = {f"TAR@FAR={rate_label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept}
+    at_fars = {far: tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept}
+    thresholds = {f"TAR@FAR={rate_label(far)}": threshold for far, threshold in at_fars.items()}
     balanced = _balanced(curve, tail.reach(once))
     if balanced is None:
         notes += ("no balanced accuracy: its threshold may lie below the impostors kept; a higher FAR keeps more",)
@@ -96,6 +101,7 @@ def verify(
         draws, note = 0, "the list does not say who is shown: no intervals, and no accuracy over folds of subjects"
     else:
         note = "no accuracy: a fold lacks genuine or impostor comparisons; use fewer folds"
+    resampling = Resampling("subjects", draws, seed, keeps_sizes=accuracy is not None)
     return measure(
         PROTOCOL,
         (figures, units),
@@ -116,13 +122,42 @@ def verify(
             "subjects": units.count,
             "folds": folds,
         },
-        Resampling("subjects", draws, seed, keeps_sizes=accuracy is not None),
+        resampling,
         thresholds=thresholds,
         spreads={} if accuracy is None else {"accuracy": accuracy.standard_error},
-        curves=(Curve("roc", PROTOCOL, curve.fmr, curve.tar),),
+        curves=error_curves(curve, PROTOCOL),
         notes=(*_warnings(tail, curve, kept), *notes, note),
-        about={"embeddings": templates.embeddings, "templates": templates.source},
+        by_group=_by_group(tail, samples, templates, at_fars, resampling),
+        about={**templates.origin, "templates": templates.source},
     )
+
+
+def _by_group(
+    tail: _Tail, samples: Samples, templates: Templates, thresholds: Mapping[float, float], resampling: Resampling
+) -> GroupFigures:
+    """FMR and FNMR by the groups of the subjects; every impostor that a threshold accepts is among those kept."""
+    if templates.groups is None or templates.subjects is None:
+        reason = "the list does not say who is shown, and so whose group a comparison belongs to"
+        return GroupFigures(notes=() if templates.groups is None else (f"no error rates by group: {reason}",))
+    order = np.argsort(templates.subjects, kind="stable")
+    subjects, starts = np.unique(templates.subjects[order], return_index=True)
+    of_subject = [shared_group(part) for part in np.split(templates.groups[order], starts[1:])]
+    rows = np.searchsorted(subjects, samples["subjects"])
+    names, (group,) = number_groups(text_array(of_subject)[rows])
+    at = np.array(list(thresholds.values()))[:, None]
+    people = samples["pair_first"].astype(np.int64), samples["pair_second"].astype(np.int64)
+    accepted = (samples["impostor_scores"] >= at).astype(np.float64)
+    compared = np.zeros((len(at), len(people[0])))
+    counts = samples["pair_counts"].astype(np.float64)
+    matches = Trials.concatenate(  # how many there are, and apart from that how many are accepted
+        [
+            Trials(group[people[0]], group[people[1]], *people, counts, compared),
+            Trials(group[tail.first], group[tail.second], tail.first, tail.second, np.zeros(len(tail.first)), accepted),
+        ]
+    )
+    misses = searches(group[tail.genuine], tail.genuine, samples["genuine_scores"] < at)
+    points = [Point(f"FAR={rate_label(far)}", far, threshold) for far, threshold in thresholds.items()]
+    return measure_groups(names, matches, misses, points, resampling)
 
 
 def _warnings(tail: _Tail, curve: ErrorCurve, fars: Sequence[float]) -> tuple[str, ...]:

@@ -12,7 +12,9 @@ from scipy.sparse import csgraph
 from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
+from angulus.core.formats.columns import text_array
 from angulus.evaluation.lists.ijb import Comparisons, TemplateImages
+from angulus.evaluation.protocols.by_group import shared_group
 from angulus.evaluation.protocols.vectors import FLIPS, flip_choice
 
 Floats = NDArray[np.floating[Any]]
@@ -85,6 +87,8 @@ class Templates:
     flip: str = FLIPS[None]  # what was done with mirror images, for results
     norm_source: str = "lengths of the vectors"  # where the images' norms come from, for results
     linked: bool = False  # whether the subjects are those that `link` found
+    model: str | None = None  # which model and flip rule made the vectors, if known
+    groups: NDArray[np.str_] | None = None  # [T], the group that all images of a template have, "" if they differ
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -92,6 +96,11 @@ class Templates:
     def choices(self) -> dict[str, object]:
         """For a result's choices."""
         return {**self.how.choices(), "flip fusion": self.flip, "norms": self.norm_source}
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """The source of the vectors, and the model and flip rule if known; for a result."""
+        return {"embeddings": self.embeddings} | ({} if self.model is None else {"model": self.model})
 
     def rows(self, numbers: ArrayLike, what: str) -> NDArray[np.int64]:
         """Where templates [K] stand.
@@ -130,6 +139,7 @@ def pool(embeddings: Embeddings, images: TemplateImages, how: Pooling) -> Templa
     order = np.lexsort((media, images.templates))
     numbers, starts = np.unique(images.templates[order], return_index=True)
     units: list[Floats] = []
+    of_image = None if embeddings.groups is None else embeddings.groups[rows[order]]
     norms = np.empty(len(numbers))
     for first, last in _blocks(starts):
         begin, end = starts[first], starts[last] if last < len(starts) else len(rows)
@@ -149,7 +159,10 @@ def pool(embeddings: Embeddings, images: TemplateImages, how: Pooling) -> Templa
     subjects = None if images.subjects is None else images.subject_of(numbers)
     fused = flip_choice(embeddings, how.flip)
     sources = images.source, embeddings.source, fused, embeddings.norm_source(how.flip) or ""
-    return Templates(numbers, np.concatenate(units), norms, subjects, how, len(rows), *sources)
+    groups = None if of_image is None else text_array([shared_group(part) for part in np.split(of_image, starts[1:])])
+    return Templates(
+        numbers, np.concatenate(units), norms, subjects, how, len(rows), *sources, False, embeddings.model, groups
+    )
 
 
 def link(templates: Templates, comparisons: Iterable[Comparisons]) -> Templates:

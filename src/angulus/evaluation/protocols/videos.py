@@ -15,6 +15,7 @@ from angulus.evaluation.metrics.curves import Presorted
 from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, Statistic, Units, keeping_sizes
 from angulus.evaluation.metrics.verification import FoldAccuracy, PresortedFolds, tar_at_far
 from angulus.evaluation.protocols import pairs as pairs_protocol
+from angulus.evaluation.protocols.by_group import of_pairs, shared_group
 from angulus.evaluation.protocols.figures import Resampling, measure, rate_label, supported_rates
 from angulus.evaluation.protocols.result import Result
 from angulus.evaluation.protocols.scored import COLUMNS, DISTINCT, distinct, strata_of
@@ -86,6 +87,9 @@ def evaluate(
     if score == "histogram":
         notes += ("AUC, EER and TAR pool the decision values of the folds' machines",)
     curve = Presorted.of(samples["scores"], pairs.same).curve()
+    at_fars = {far: tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept}
+    resampling = Resampling("people" if "left_identity" in samples else "pairs", draws, seed, keeps_sizes=True)
+    sides = _groups(embeddings, frames, pairs)
     return measure(
         PROTOCOL,
         statistic(samples),
@@ -106,11 +110,12 @@ def evaluate(
             "frames": used,
             "folds": pairs.fold_count,
         },
-        Resampling("people" if "left_identity" in samples else "pairs", draws, seed, keeps_sizes=True),
-        thresholds={f"TAR@FAR={rate_label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept},
+        resampling,
+        thresholds={f"TAR@FAR={rate_label(far)}": threshold for far, threshold in at_fars.items()},
         spreads={"accuracy": accuracy.standard_error},
         curves=pairs_protocol.curves(curve, PROTOCOL),
         notes=(*notes, f"± of the accuracy: standard error over {pairs.fold_count} folds"),
+        by_group=of_pairs(sides, samples, at_fars, resampling, once.first),
         about={**embeddings.origin, "pairs": pairs.source},
     )
 
@@ -191,6 +196,17 @@ def _frames(embeddings: Embeddings, pairs: PairList) -> dict[str, Rows]:
             f"{', '.join(missing[:3])}; its {how} name videos like {str(videos[0])!r}"
         )
     return {str(name): order[a:b] for name, a, b in zip(wanted, first, last, strict=True)}
+
+
+def _groups(
+    embeddings: Embeddings, frames: Mapping[str, Rows], pairs: PairList
+) -> tuple[NDArray[np.str_], NDArray[np.str_]] | None:
+    """The groups of both videos of each pair; a video whose frames differ has none."""
+    if embeddings.groups is None:
+        return None
+    of_video = {name: shared_group(embeddings.groups[rows]) for name, rows in frames.items()}
+    left, right = (np.array([of_video[name] for name in names.tolist()]) for names in (pairs.left, pairs.right))
+    return left, right
 
 
 def _similarities(

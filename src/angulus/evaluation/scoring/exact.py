@@ -94,20 +94,25 @@ class RowReader:
     def low(self, start: int, stop: int, dtype: torch.dtype) -> tuple[Tensor, float]:
         """Rows [start, stop) at unit length in a low precision, and the largest distance ‖low − exact‖ of any of them.
 
-        With y the float32 unit row and z its rounding to `dtype`, z − y is exact in float32, so ‖z − y‖ is measured,
-        not estimated. y differs from the exact unit row by at most δ = (d + 8) · 2⁻²⁴: a sum of d squares, a root and a
-        division, each rounded.
+        With y the unit row in float32 (for float32 rows: in float64) and z its rounding to `dtype`, z − y is exact in
+        the precision of y, so ‖z − y‖ is measured, not estimated. y differs from the exact unit row by at most
+        δ = (d + 8) u with u = 2⁻²⁴ (2⁻⁵³): a sum of d squares, a root and a division, each rounded.
         """
         rounded = torch.empty(stop - start, self.size, dtype=dtype, device=self.device)
         distance = 0.0
         step = max(1, CACHED // self.size)
         for begin in range(start, stop, step):
-            unit = self._unit(begin, min(begin + step, stop))
+            end = min(begin + step, stop)
+            unit = self.unit(torch.arange(begin, end)) if dtype == torch.float32 else self._unit(begin, end)
             part = rounded[begin - start : begin - start + len(unit)].copy_(unit)
-            if dtype != torch.float32:
-                distance = max(distance, float(torch.linalg.vector_norm(unit.sub_(part), dim=1).max()))
-        slack = (self.size + 8) * 2.0**-24
+            distance = max(distance, float(torch.linalg.vector_norm(unit.sub_(part), dim=1).max()))
+        slack = (self.size + 8) * (2.0**-53 if dtype == torch.float32 else 2.0**-24)
         return rounded, distance * (1 + slack) + slack
+
+    def unit(self, index: Tensor) -> Tensor:
+        """Rows `index` at unit length in float64, on the device; zeros stay zeros."""
+        vectors = self.double(index)
+        return vectors.div_(self.squares(index, vectors).sqrt()[:, None])
 
     def _unit(self, start: int, stop: int) -> Tensor:
         """Rows at unit length in float32; computed in float64 if the norm exceeds float32's range."""

@@ -1,0 +1,162 @@
+"""Error rates by group at one common threshold, as a result keeps and prints them; `by_group` computes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from angulus.evaluation.metrics.intervals import Interval
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from angulus.evaluation.protocols.result import Number
+
+Kind = Literal["verification", "identification"]
+Which = Literal["false_match", "false_non_match"]
+RATES: dict[Kind, dict[Which, str]] = {
+    "verification": {"false_match": "FMR", "false_non_match": "FNMR"},
+    "identification": {"false_match": "FPIR", "false_non_match": "FNIR"},
+}
+
+
+@dataclass(frozen=True)
+class GroupRate:
+    """One error rate of one cell.
+
+    Args:
+        trials: how many there were.
+        errors: how many of them went wrong at the threshold.
+        value: errors / trials; NaN where it is undefined: without trials, or with fewer than the FMR asked for needs.
+        interval: over other people, or None.
+        note: why there is no value or no interval, or what the value can not show.
+    """
+
+    trials: int
+    errors: int
+    value: float
+    interval: Interval | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The rates within one group, or between two.
+
+    Args:
+        groups: one name, or two in their order.
+        false_match: FMR, or FPIR in identification; None where the protocol has none.
+        false_non_match: FNMR, or FNIR in identification; None where the protocol has none.
+    """
+
+    groups: tuple[str, ...]
+    false_match: GroupRate | None
+    false_non_match: GroupRate | None
+
+
+@dataclass(frozen=True)
+class ByGroup:
+    """All groups at one operating point.
+
+    Args:
+        at: the operating point, such as "FAR=1e-3".
+        kind: "verification" (FMR and FNMR) or "identification" (FPIR and FNIR).
+        threshold: the common threshold; None where each trial or gallery of the protocol has its own.
+        cells: one for each group, then one for each two groups that are compared.
+        differentials: how unequal the groups are; a ratio may be infinite; `no_interval` of an undefined one says why.
+    """
+
+    at: str
+    kind: Kind
+    threshold: float | None
+    cells: tuple[Cell, ...]
+    differentials: tuple[Number, ...]
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The names of the groups."""
+        return tuple(cell.groups[0] for cell in self.cells if len(cell.groups) == 1)
+
+    @property
+    def rates(self) -> dict[Which, str]:
+        """What the rates are called: FMR and FNMR, or FPIR and FNIR."""
+        return RATES[self.kind]
+
+    def matrix(self, which: Which) -> NDArray[np.float64]:
+        """One rate of all groups and pairs of groups, [G, G], symmetric; NaN where it is undefined."""
+        place = {name: number for number, name in enumerate(self.groups)}
+        values = np.full((len(place), len(place)), np.nan)
+        for cell in self.cells:
+            first, last = place[cell.groups[0]], place[cell.groups[-1]]
+            rate = getattr(cell, which)
+            values[first, last] = values[last, first] = math.nan if rate is None else rate.value
+        return values
+
+
+@dataclass(frozen=True)
+class GroupFigures:
+    """What a protocol found by group, and what a reader must know of it."""
+
+    points: tuple[ByGroup, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __add__(self, other: GroupFigures) -> GroupFigures:
+        return GroupFigures(self.points + other.points, tuple(dict.fromkeys(self.notes + other.notes)))
+
+
+def rate_rows(point: ByGroup, digits: int = 4) -> tuple[list[str], list[list[str]]]:
+    """The head and the rows of a table of all cells: each rate with its interval, and its errors and trials."""
+    present = [which for which in point.rates if any(getattr(cell, which) for cell in point.cells)]
+    head = ["group", *(name for which in present for name in (point.rates[which], "errors / trials"))]
+    rows = []
+    for cell in point.cells:
+        rates = [getattr(cell, which) for which in present]
+        shown = [["", ""] if r is None else [show_rate(r, digits), f"{r.errors:,} / {r.trials:,}"] for r in rates]
+        rows.append([" × ".join(cell.groups), *(text for texts in shown for text in texts)])
+    return head, rows
+
+
+def difference_rows(point: ByGroup, digits: int = 4) -> tuple[list[str], list[list[str]]]:
+    """The head and the rows of a table of what compares the groups."""
+    from angulus.evaluation.protocols.result import shown, span
+
+    rows = [[n.name, shown(n.value, digits), span(n, digits, "[{}, {}]")] for n in point.differentials]
+    return ["how unequal", "value", "interval"], rows
+
+
+def titles(point: ByGroup, digits: int = 4) -> tuple[str, str]:
+    """The titles of both tables."""
+    from angulus.evaluation.protocols.result import shown
+
+    at = "" if point.threshold is None else f", threshold {shown(point.threshold, digits)}"
+    return f"by group at {point.at}{at}", f"how unequal the groups are at {point.at}"
+
+
+def tables(points: tuple[ByGroup, ...], digits: int) -> Iterator[Table]:
+    """For the terminal: of each operating point, the rates of each cell, and how unequal the groups are."""
+    from rich.table import Table
+    from rich.text import Text
+
+    for point in points:
+        parts = rate_rows(point, digits), difference_rows(point, digits)
+        for title, (head, rows) in zip(titles(point, digits), parts, strict=True):
+            table = Table(title=title)
+            for place, name in enumerate(head):
+                table.add_column(name, justify="right" if place else "left", no_wrap=True)
+            for row in rows:
+                table.add_row(*map(Text, row))  # as Text, for rich takes a name in brackets for markup
+            yield table
+
+
+def show_rate(rate: GroupRate, digits: int) -> str:
+    """A rate with its interval; nothing where there were no trials."""
+    from angulus.evaluation.protocols.result import Number, shown, span
+
+    if not rate.trials:
+        return ""
+    return shown(rate.value, digits) + span(Number("", rate.value, rate.interval), digits, " [{}, {}]")

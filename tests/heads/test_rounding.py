@@ -1,0 +1,73 @@
+"""Stochastic rounding of bfloat16 class weights: small updates arrive, draws repeat, and the default is as before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from angulus import BackwardSGD, DenseHead, InputError, losses
+from angulus.heads.optimizers import _round_stochastically
+from angulus.heads.saving import load_head, save_head
+
+TINY = torch.linspace(-1.0, 1.0, 24).reshape(4, 6) * 2e-4  # below 2^-9 of a weight of 1
+
+
+def attached(rounding: str = "stochastic", seed: int = 0, momentum: float = 0.0) -> tuple[DenseHead, BackwardSGD]:
+    head = DenseHead(6, 4, losses.arcface(16), impl="chunked").bfloat16()
+    with torch.no_grad():
+        head.weight.fill_(1.0)
+    return head, BackwardSGD(head, 1.0, momentum, rounding=rounding, seed=seed)
+
+
+def after(updates: int, rounding: str, momentum: float = 0.0, seed: int = 0) -> Tensor:
+    head, optimizer = attached(rounding, seed, momentum)
+    for _ in range(updates):
+        optimizer.update(slice(0, 4), TINY.clone())
+        optimizer.step()
+    return head.weight.detach().float()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_two_thousand_tiny_updates_arrive(momentum: float) -> None:
+    exact = 1.0 - 2000 * TINY / (1 - momentum)
+    assert torch.equal(after(2000, "nearest"), torch.ones(4, 6))
+    error = after(2000, "stochastic", momentum) - exact
+    # a step of 2^-8 is taken or not: the variance of 2,000 is at most their sum times the step
+    deviation = (2000 * TINY.abs() / (1 - momentum) * 2**-7).sqrt() + 2**-7
+    assert bool((error.abs() <= 4 * deviation).all()) and abs(float(error.mean())) < 0.03
+
+
+def test_rounding_is_exact_in_the_mean_and_exact_for_what_bfloat16_holds() -> None:
+    values = torch.tensor([1 + 2**-10, -(1 + 2**-10), 3.0, -0.5, 0.0, float("inf")])
+    drawn = torch.stack([_round_stochastically(values[None], seed)[0].float() for seed in range(2000)])
+    assert torch.equal(drawn[:, 2:], values[2:].expand(2000, -1))
+    up = (drawn[:, 0] > 1).float().mean()
+    assert abs(float(up) - 2**-10 / 2**-7) < 0.03
+    assert set(drawn[:, 1].tolist()) == {-1.0, -(1 + 2**-7)}
+
+
+def test_draws_depend_on_the_seed_and_a_resumed_run_repeats_them(tmp_path: Path) -> None:
+    assert torch.equal(after(50, "stochastic"), after(50, "stochastic"))
+    assert not torch.equal(after(50, "stochastic"), after(50, "stochastic", seed=1))
+    head, optimizer = attached(momentum=0.5)
+    for step in range(50):
+        if step == 20:
+            save_head(head, tmp_path / "saved", optimizer)
+            head, optimizer = attached(momentum=0.5)
+            load_head(head, tmp_path / "saved", optimizer)
+        optimizer.update(slice(0, 4), TINY.clone())
+        optimizer.step()
+    assert torch.equal(head.weight.float(), after(50, "stochastic", 0.5))
+
+
+def test_bad_input() -> None:
+    head = DenseHead(6, 4, losses.arcface(16), impl="chunked")
+    with pytest.raises(InputError, match=r"is for bfloat16 weights, and these are torch\.float32; call head\.bfloat16"):
+        BackwardSGD(head, 0.1, rounding="stochastic")
+    with pytest.raises(InputError, match="rounding must be one of 'nearest', 'stochastic'; got 'up'"):
+        BackwardSGD(head, 0.1, rounding="up")
+    with pytest.raises(InputError, match="seed"):
+        BackwardSGD(head, 0.1, seed=-1)
