@@ -63,7 +63,7 @@ class Net(nn.Module):
 
 
 class Seen(angulus.Callback):
-    """Keeps what it is told, and fails or is interrupted where it is told to."""
+    """Keeps the records, and fails or interrupts at a given one."""
 
     def __init__(self, fail: tuple[str, int] | None = None, interrupt_at: int | None = None) -> None:
         self.events: list[tuple[str, int]] = []

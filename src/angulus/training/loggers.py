@@ -15,7 +15,7 @@ from angulus.core import checks, extras, files
 
 
 class About(NamedTuple):
-    """What a logger is told of a run: its folder, its name and its settings by dotted keys, secrets masked."""
+    """What a logger knows of a run: its folder, its name and its settings by dotted keys, secrets masked."""
 
     folder: Path
     name: str
