@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -346,3 +347,18 @@ def test_secrets_of_sections_are_masked_in_what_a_run_keeps(tmp_path: Path) -> N
     assert "pass" not in recipe.to_yaml(trainer.recipe)
     assert recipe.flat(trainer.recipe)["training.start_from"] == f"https://{redact.MASK}@host/x"
     assert isinstance(trainer.recipe.objective, Objective)
+
+
+def test_the_page_on_training_trains_from_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.S))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(code, "training.md", "exec", dont_inherit=True), names)
+    accuracy, *shape = capsys.readouterr().out.split(maxsplit=1)
+    assert float(accuracy) > 0.9
+    assert shape == ["(2, 16)\n"]
+    with pytest.raises(StopIteration, match="after epoch 2"):
+        names["StopAt"]().on_epoch(Record(20, 30, 2, 3, 2.5, 8, 240, tmp_path))

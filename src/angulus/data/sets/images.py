@@ -15,7 +15,6 @@ from torch import Tensor
 
 from angulus.core.checks import InputError
 
-
 GIVEN = "python"  # the name of a set that Python code gave, in recipes too
 
 
