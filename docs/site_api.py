@@ -39,6 +39,14 @@ def groups() -> dict[str, Group]:
                 *("angulus.SparseSGD", "angulus.BackwardSGD"),
             ),
         ),
+        "training": Group(
+            "Training",
+            "Train from Python, by the code of `angulus train`. [How](../training.md#from-python).",
+            (
+                *("angulus.Trainer", "angulus.TrainingArguments", "angulus.Trained", "angulus.Callback"),
+                "angulus.training.callbacks.Record",
+            ),
+        ),
         "models": Group(
             "Models",
             "Load a trained model, embed images and predict classes.",

@@ -38,7 +38,7 @@ def test_import_angulus_imports_no_torch() -> None:
 def test_the_public_names_import_nothing_slow_but_torch() -> None:
     added = modules_after("from angulus import *") - modules_after("import torch")
     assert {"angulus.heads.dense", "angulus.models.artifact"} <= added
-    assert added & set(SLOW) == set()
+    assert added & set(SLOW) == {"pydantic"}  # which checks `TrainingArguments`
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",), (), ("fly",), ("train", "--help")])

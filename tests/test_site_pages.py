@@ -18,7 +18,7 @@ from angulus.cli import main as cli
 DOCS = Path(__file__).parents[1] / "docs"
 DOCUMENTED = (
     *("angulus.models.hub.HubModel", "angulus.models.onnx_model.load", "angulus.data.records"),
-    *("angulus.backbones.build", "angulus.data."),
+    *("angulus.backbones.build", "angulus.data.", "angulus.training.callbacks.Record"),
 )
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from angulus.core.checks import InputError
     from angulus.data.sets.registry import list_datasets
     from angulus.evaluation.registry import list_protocols
+    from angulus.experiments.trainer import Trained, Trainer
     from angulus.heads.class_loss import class_loss
     from angulus.heads.dense import DenseHead
     from angulus.heads.optimizers import BackwardSGD, SparseSGD
@@ -19,10 +20,13 @@ if TYPE_CHECKING:
     from angulus.losses import list_losses, theory
     from angulus.models.artifact import Model, load
     from angulus.models.embedder import Embedder
+    from angulus.training.callbacks import Callback
+    from angulus.training.settings import TrainingArguments
 
 __version__ = "0.1.0"
 __all__ = [
     "BackwardSGD",
+    "Callback",
     "ClassSampling",
     "DenseHead",
     "Embedder",
@@ -30,6 +34,9 @@ __all__ = [
     "Model",
     "ShardedHead",
     "SparseSGD",
+    "Trained",
+    "Trainer",
+    "TrainingArguments",
     "__version__",
     "class_loss",
     "list_backbones",
@@ -47,6 +54,7 @@ _PACKAGES = {
 }
 _MODULE_OF = {
     "BackwardSGD": "heads.optimizers",
+    "Callback": "training.callbacks",
     "ClassSampling": "heads.sampling",
     "DenseHead": "heads.dense",
     "Embedder": "models.embedder",
@@ -54,6 +62,9 @@ _MODULE_OF = {
     "Model": "models.artifact",
     "ShardedHead": "heads.sharded",
     "SparseSGD": "heads.optimizers",
+    "Trained": "experiments.trainer",
+    "Trainer": "experiments.trainer",
+    "TrainingArguments": "training.settings",
     "class_loss": "heads.class_loss",
     "list_backbones": "backbones",
     "list_datasets": "data.sets.registry",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from angulus.backbones.registry import (
+    OWN,
     build,
     check_name,
     check_stored,
@@ -13,4 +14,14 @@ from angulus.backbones.registry import (
     stored_options,
 )
 
-__all__ = ["build", "check_name", "check_stored", "list_backbones", "own_input", "rebuild", "stored", "stored_options"]
+__all__ = [
+    "OWN",
+    "build",
+    "check_name",
+    "check_stored",
+    "list_backbones",
+    "own_input",
+    "rebuild",
+    "stored",
+    "stored_options",
+]

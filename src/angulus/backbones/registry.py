@@ -44,6 +44,7 @@ _TABLE: dict[str, Callable[..., nn.Module]] = {
     **{net: partial(luna_net, net) for net in ("luna_archi1", "luna_archi2", "luna_archi3")},
     "luna_fusion": luna_fusion,
 }
+OWN = "module:"  # the start of the name of a network of the user's own, such as module:MyNet
 _SIZES = ("in_channels", "image_size", "embedding_size")
 
 
@@ -138,6 +139,11 @@ def _build(
     name: str, in_channels: int, image_size: ImageSize, embedding_size: int, options: Mapping[str, object]
 ) -> nn.Module:
     check_name("name", name)
+    if name.startswith(OWN):
+        raise InputError(
+            f"the backbone {name!r} is a network of somebody's own code, which its name cannot rebuild; give the "
+            "network itself: angulus.load(folder, backbone=...), or angulus.Trainer(network, ...)"
+        )
     sizes: Any = dict(zip(_SIZES, (in_channels, image_size, embedding_size), strict=True))
     if name.startswith(PREFIX):
         return timm_net(name.removeprefix(PREFIX), **sizes, **options)  # type: ignore[arg-type]
@@ -154,8 +160,8 @@ def _build(
 
 
 def check_name(argument: str, name: object) -> str:
-    """Return `name` if `build` knows it or it names a net of timm, else say which are known."""
-    if isinstance(name, str) and name.startswith((PREFIX, transformers_models.PREFIX)):
+    """Return `name` if `build` knows it, it names a net of timm or transformers, or one of the user's own."""
+    if isinstance(name, str) and name.startswith((PREFIX, transformers_models.PREFIX, OWN)):
         return name
     hint = f"or {PREFIX}NAME for a net of timm, {transformers_models.PREFIX}FOLDER for one of transformers"
     return checks.choice(argument, name, tuple(_TABLE), hint=hint)

@@ -17,7 +17,6 @@ from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.data import decode
 from angulus.data.augment import Augment
-from angulus.data.records import Records
 from angulus.data.sampler import Sampler
 
 
@@ -30,6 +29,25 @@ class Encoded(Protocol):
 
     def images(self, rows: ArrayLike) -> list[bytes]:
         """The encoded images of some rows."""
+
+
+class Identified(Encoded, Protocol):
+    """Encoded images of known people or classes, such as `Records`."""
+
+    @property
+    def ids(self) -> NDArray[np.str_]:
+        """[N] names of the images."""
+
+    @property
+    def identities(self) -> NDArray[np.str_]:
+        """[N] who or what is shown; "" if unknown."""
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """[N, 2] width and height in pixels."""
+
+    def __len__(self) -> int:
+        """N."""
 
 
 class DecodedPixels:
@@ -104,7 +122,7 @@ class Part:
     size: tuple[int, int]  # (width, height) of every image
 
 
-def part_of(records: Records, rows: ArrayLike | None = None) -> Part:
+def part_of(records: Identified, rows: ArrayLike | None = None) -> Part:
     """Number the identities of rows as classes 0, 1, ... in the order of their names.
 
     `rows` are [N], or None for all. Raises InputError for no rows, repeats, rows without identity, several sizes.

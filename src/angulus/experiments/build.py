@@ -12,10 +12,11 @@ from angulus.backbones.layers import UnitFeatures
 from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.core.contract import Contract, Preprocessing
-from angulus.data.sets.images import Images, Splits, mean_image
+from angulus.data.sets.images import GIVEN, Images, Splits, mean_image
 from angulus.distributed import launch
 from angulus.distributed.runtime import Ranks
 from angulus.evaluation.metrics import image_quality
+from angulus.experiments import recipe as recipes
 from angulus.experiments.benchmark import place, refuse_missing
 from angulus.experiments.recipe import Recipe
 from angulus.heads.dense import DenseHead
@@ -23,7 +24,7 @@ from angulus.heads.saving import Head
 from angulus.heads.sharded import ShardedHead
 from angulus.models import artifact
 from angulus.models.classifier import Classifier, has_own_radius
-from angulus.training import batches, start, validation
+from angulus.training import batches, loggers, start, validation
 from angulus.training.job import Job, has_batch_norm
 from angulus.training.state import CHECKPOINT, load_checkpoint
 
@@ -32,6 +33,11 @@ MOST_AUTO_CLASSES = 1000  # whose weights a model folder holds unless asked for 
 
 def splits(recipe: Recipe) -> Splits:
     """The data set of a recipe."""
+    if recipe.data.name == GIVEN:
+        raise InputError(
+            f"data.name {GIVEN} means images that Python code gave to angulus.Trainer, and no file holds them; train "
+            "from that code, or name a data set"
+        )
     root = None if recipe.data.root is None else place(recipe.data.root)
     return data.load(recipe.data.name, root=root, download=recipe.data.download, **recipe.data.options)
 
@@ -43,13 +49,14 @@ def hold_out(recipe: Recipe, images: Splits) -> tuple[Splits, Images | None]:
     return validation.hold_out(images, recipe.validation, recipe.training.seed)
 
 
-def job(recipe: Recipe, images: Splits, held_out: Images | None = None) -> Job:
+def job(recipe: Recipe, images: Splits, held_out: Images | None = None, backbone: nn.Module | None = None) -> Job:
     """Network, head and settings, with weights drawn from the recipe's seed; refuses what would fail during training.
 
-    Every rank calls it; an error on one is raised on all.
+    Every rank calls it; an error on one is raised on all. A `backbone` is trained as it is, in place of the one that
+    the recipe names.
     """
     ranks = Ranks.here()
-    backbone, where = ranks.run_on_all(lambda: _build_locally(recipe, images, ranks))
+    backbone, where = ranks.run_on_all(lambda: _build_locally(recipe, images, ranks, backbone))
     with ranks.raise_on_all():
         head = _head(recipe, images, ranks)
     contract = ranks.run_on_all(lambda: preprocessing(recipe.input, images.train).to(where))
@@ -65,10 +72,14 @@ def job(recipe: Recipe, images: Splits, held_out: Images | None = None) -> Job:
         recipe.head.update_in_backward,
         None if held_out is None else recipe.validation,
         held_out,
+        recipe.name,
+        recipes.flat(recipe),
     )
 
 
-def _build_locally(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Module, torch.device]:
+def _build_locally(
+    recipe: Recipe, images: Splits, ranks: Ranks, backbone: nn.Module | None
+) -> tuple[nn.Module, torch.device]:
     """The backbone and its device, which a rank builds without the others; checks all that needs no head."""
     if images.train.num_classes < 2:
         raise InputError(
@@ -77,19 +88,21 @@ def _build_locally(recipe: Recipe, images: Splits, ranks: Ranks) -> tuple[nn.Mod
         )
     image_quality.low_count(len(images.test), recipe.evaluation.low_fraction)
     refuse_missing(recipe.evaluation.benchmarks, recipe.needs)
+    loggers.refuse_missing(recipe.training.loggers)
     torch.manual_seed(recipe.training.seed)
     _, channels, *sides = images.train.pixels.shape
     _compare_input(recipe, tuple(sides))
     recipe.input.check(images.train.pixels[:1])
     if recipe.augment is not None and channels != 3:
         raise InputError(f"augment takes images of three channels; {images.name} has {channels}: leave it out")
-    backbone = backbones.build(
-        recipe.backbone.name,
-        in_channels=channels,
-        image_size=tuple(sides),
-        embedding_size=recipe.backbone.embedding_size,
-        **recipe.backbone.options,
-    )
+    if backbone is None:
+        backbone = backbones.build(
+            recipe.backbone.name,
+            in_channels=channels,
+            image_size=tuple(sides),
+            embedding_size=recipe.backbone.embedding_size,
+            **recipe.backbone.options,
+        )
     if recipe.backbone.normalize:
         if readers := recipe.objective.reads_norms:
             raise InputError(

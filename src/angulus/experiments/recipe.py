@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import io
 import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic.dataclasses import dataclass
 from ruamel.yaml import YAML
 
 from angulus import backbones, data
-from angulus.core import checks, redact, wording
+from angulus.core import checks, redact, schema
 from angulus.core.checks import InputError
 from angulus.core.contract import Contract
 from angulus.data.augment import Augment
+from angulus.data.sets.images import GIVEN
 from angulus.experiments import plugins as plugin_files
 from angulus.experiments.claims import Claim, Compare, Evaluation, Published, RowContent
 from angulus.experiments.overrides import override, parse_yaml, tag, variant
@@ -32,7 +31,7 @@ from angulus.losses.serialize import to_mapping
 from angulus.training.settings import SGD, STRICT, Count, Training, Validation
 
 __all__ = [
-    "Recipe", "compose", "default_folder", "dump", "find", "load", "override", "parse_yaml", "read", "shipped",
+    "Recipe", "compose", "default_folder", "dump", "find", "flat", "load", "override", "parse_yaml", "read", "shipped",
     "to_yaml", "validate", "variant",
 ]  # fmt: skip
 
@@ -44,7 +43,7 @@ class DataSection:
     """Which data set to use."""
 
     name: str
-    """One of those that `angulus list datasets` shows."""
+    """One of those that `angulus list datasets` shows; `python` means images that Python code gave to `Trainer`."""
     root: str | None = None
     """The folder of the data set; null: ANGULUS_DATA or the cache."""
     download: bool = False
@@ -53,7 +52,8 @@ class DataSection:
     """What else `angulus.data.load` takes for this set, such as the fold."""
 
     def __post_init__(self) -> None:
-        checks.choice("data.name", self.name, data.list_datasets())
+        if self.name != GIVEN:
+            checks.choice("data.name", self.name, data.list_datasets())
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -115,6 +115,7 @@ def _objective(value: Any) -> Objective:
     return from_recipe(value)
 
 
+@schema.from_python
 @dataclass(frozen=True, config=STRICT)
 class Recipe:
     """An experiment: everything that decides its result but the code."""
@@ -258,6 +259,17 @@ def dump(recipe: Recipe) -> dict[str, Any]:
     return values
 
 
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as `dump` gives it, by dotted keys."""
+
+    def items(value: Any, path: str) -> list[tuple[str, Any]]:
+        if not isinstance(value, dict) or not value:
+            return [(path, value)]
+        return [item for key, entry in value.items() for item in items(entry, f"{path}.{key}" if path else str(key))]
+
+    return dict(items(dump(recipe), ""))
+
+
 def to_yaml(recipe: Recipe) -> str:
     """The recipe as YAML, as `dump` gives it; `load` reads it back."""
     stream = io.StringIO()
@@ -280,8 +292,7 @@ def validate(content: Mapping[str, Any]) -> Recipe:
     try:
         return SCHEMA.validate_json(text)
     except pydantic.ValidationError as error:
-        errors = sorted(error.errors(), key=lambda details: len(details["loc"]))[:3]
-        raise InputError("; ".join(map(_sentence, errors))) from error
+        raise InputError(schema.sentences(error, Recipe)) from error
 
 
 def _with_own_input(content: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -300,73 +311,3 @@ def _with_own_input(content: Mapping[str, Any]) -> Mapping[str, Any]:
     if given.get("normalize", "fixed") != "fixed":
         own = {key: value for key, value in own.items() if key == "size"}
     return content if not own else {**content, "input": {**own, **given}}
-
-
-def _sentence(error: Any) -> str:
-    """One of pydantic's errors as a sentence with the key, the rule, the value and the way out."""
-    path, sections = _locate(error["loc"])
-    where, context = ".".join(path), error.get("ctx", {})
-    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return _unknown_key(error["loc"])
-    if error["type"] in ("missing", "missing_argument"):
-        return f"the recipe needs {where}"
-    if error["type"] == "union_tag_invalid":
-        kinds = ", ".join(map(repr, sections))
-        return f"{where}.kind must be one of {kinds}; got {context['tag']!r}{checks.nearest(context['tag'], sections)}"
-    if "error" in context:  # one of our own checks
-        return str(context["error"])
-    got = checks.shown(redact.values(error["input"], where))
-    if error["type"] in ("dataclass_type", "dict_type", "union_tag_not_found"):
-        return f"{where} must be a mapping of keys to values; got {got}"
-    return f"{where} must {wording.plain_rule(error['msg'])}; got {got}"
-
-
-def _unknown_key(location: tuple[str | int, ...]) -> str:
-    """The sentence on a key that its section does not have: which kinds take it, or the nearest key that is there."""
-    path, _ = _locate(location)
-    *parents, last = path
-    _, sections = _locate(location[:-1])
-    _, kinds = _locate(location[:-2])
-    takers = [kind for kind, section in kinds.items() if last in _keys(section)]
-    if len(kinds) > 1 and takers:
-        (kind,) = sections
-        return f"{'.'.join(path)} applies only to kind {' or '.join(takers)}, but kind is {kind}. Remove it."
-    # the last part alone is compared, because the parts before it are the same for all
-    known = {key: ".".join([*parents, key]) for section in sections.values() for key in _keys(section)}
-    below = {key: _locate([*location[:-1], key])[1].values() for key in known}
-    inner = [f"{key}.{last}" for key in known if any(last in _keys(section) for section in below[key])]
-    typed = difflib.get_close_matches(last, known, 1, cutoff=0.85)  # a slip of the pen comes before a key further down
-    hint = f"; did you mean {inner[0]!r}?" if len(inner) == 1 and not typed else checks.nearest(last, known)
-    return f"a recipe has no key {'.'.join(path)!r}{hint}; known here: {', '.join(known.values())}"
-
-
-def _locate(location: Iterable[str | int]) -> tuple[list[str], dict[str, type]]:
-    """(the path of keys without the kinds that pydantic adds to it, the sections that may be there, by kind)."""
-    path: list[str] = []
-    sections: dict[str, type] = {"": Recipe}
-    in_mapping = False
-    for part in location:
-        if len(sections) > 1 and part in sections:
-            sections = {str(part): sections[str(part)]}
-            continue
-        path.append(str(part))
-        if isinstance(part, str) and not in_mapping:
-            hint = next((_keys(section)[part] for section in sections.values() if part in _keys(section)), None)
-            sections = _sections(hint)
-            in_mapping = get_origin(hint) is dict  # of sections by names that are no keys
-        else:
-            in_mapping = False
-    return path, sections
-
-
-def _sections(hint: Any) -> dict[str, type]:
-    """The sections that a field of that type may hold, by their kind."""
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return {getattr(hint, "kind", ""): hint}
-    return {kind: section for part in get_args(hint) for kind, section in _sections(part).items()}
-
-
-def _keys(section: type) -> dict[str, Any]:
-    """The keys of a section and their types."""
-    hints = get_type_hints(section, include_extras=True)
-    return {key.name: hints[key.name] for key in dataclasses.fields(section)}

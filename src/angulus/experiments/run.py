@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from angulus.core import environment, files
 from angulus.core.checks import InputError
@@ -29,6 +30,7 @@ from angulus.experiments.run_files import (
 )
 from angulus.models import artifact
 from angulus.training import loop
+from angulus.training.callbacks import Callback
 from angulus.training.job import Job
 from angulus.training.state import CHECKPOINT, find_snapshots, load_snapshot
 
@@ -41,6 +43,8 @@ def run(
     splits: Splits | None = None,
     on_step: Callable[[int, int, float], None] | None = None,
     on_start: Callable[[], None] | None = None,
+    backbone: nn.Module | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Train a recipe and evaluate it on its test images; returns the content of `results.json`.
 
@@ -55,6 +59,8 @@ def run(
         splits: the data, if already loaded.
         on_step: called with (steps done, steps in total, loss).
         on_start: called before the first step, after all checks; not for a run that has ended.
+        backbone: the network to train, in place of the one that the recipe names.
+        callbacks: of the user, for the training.
     """
     ranks = Ranks.here()
 
@@ -68,7 +74,7 @@ def run(
     ranks.run_on_first(lambda: _refuse_nothing_to_resume(folder, resume))
     whole = ranks.run_on_all(load)
     used, held_out = ranks.run_on_all(lambda: build.hold_out(recipe, whole))
-    job = build.job(recipe, used, held_out)
+    job = build.job(recipe, used, held_out, backbone)
     start = recipe.training.start_from
     if start is not None and not ranks.broadcast(lambda: (folder / CHECKPOINT).exists()):
         ranks.run_on_all(lambda: build.start_from(place(start), job))
@@ -91,7 +97,7 @@ def run(
         on_epoch = measure.follow(job, used.test, recipe, folder)
         if not state.trained:
             on_epoch(0)
-        progress = loop.fit(job, folder, resume=state.trained, on_step=on_step, on_epoch=on_epoch)
+        progress = loop.fit(job, folder, resume=state.trained, on_step=on_step, on_epoch=on_epoch, callbacks=callbacks)
 
         # Classify the test images by the last model and by the snapshots
         config = None if state.results is not None else build.config(recipe, used, job.backbone)

@@ -188,10 +188,4 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
     Validation and `evaluation.each_epoch` stay although they move no weight: they are measured during training only.
     """
     changeable = (*CHANGEABLE, "compare", "data.root", "data.download")
-    return {key: value for key, value in _flatten(recipes.dump(recipe), "") if not key.startswith(changeable)}
-
-
-def _flatten(value: Any, path: str) -> list[tuple[str, Any]]:
-    if not isinstance(value, dict) or not value:
-        return [(path, value)]
-    return [item for key, entry in value.items() for item in _flatten(entry, f"{path}.{key}" if path else str(key))]
+    return {key: value for key, value in recipes.flat(recipe).items() if not key.startswith(changeable)}

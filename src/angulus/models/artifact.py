@@ -74,7 +74,10 @@ class Config:
     def build(self) -> nn.Module:
         """The network with random weights; reads, fetches or imports nothing that `options` could name."""
         sizes = {name: getattr(self, name) for name in ("in_channels", "image_size", "embedding_size")}
-        network = backbones.rebuild(self.backbone, **sizes, **self.options)
+        return self.wrap(backbones.rebuild(self.backbone, **sizes, **self.options))
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """The network, with unit features if the model has them."""
         return nn.Sequential(network, UnitFeatures()) if self.normalize else network
 
 
@@ -261,17 +264,23 @@ def save(
     files.write_json(folder / CONFIG, content)
 
 
-def load(folder: Path | str) -> Model:
+def load(folder: Path | str, *, backbone: nn.Module | None = None) -> Model:
     """Load a model folder on the CPU; on one machine, features equal those of the saved model bit for bit.
 
     No code from the folder runs, and no pickle is read.
+
+    Args:
+        folder: a model folder, such as "run/model".
+        backbone: the network that gets the weights, for a model whose network is your own code; else None.
 
     Raises:
         checks.InputError: no model in the folder, weights that do not match `config.json`, a configuration that names
             something unknown, or another model's calibration.
     """
     folder = Path(folder)
-    model = _load(folder)
+    if backbone is not None and not isinstance(backbone, nn.Module):
+        raise InputError(f"backbone must be a network, a torch.nn.Module; got {type(backbone).__name__}")
+    model = _load(folder, backbone)
     if (folder / CALIBRATION).exists():
         model.calibration = Calibration.read(folder / CALIBRATION)
         _check_calibration(model, model.calibration, str(folder / CALIBRATION))
@@ -279,10 +288,12 @@ def load(folder: Path | str) -> Model:
     return model
 
 
-def _load(folder: Path) -> Model:
+def _load(folder: Path, own: nn.Module | None = None) -> Model:
     """The model in a folder, without its calibration and card."""
     content = _content(folder)
     config = _config(content, folder / CONFIG)
+    if config.backbone.startswith(backbones.OWN) != (own is not None):
+        raise InputError(_own_or_not(folder, config.backbone))
     try:
         weights = (folder / WEIGHTS).read_bytes()
     except OSError as error:
@@ -296,8 +307,9 @@ def _load(folder: Path) -> Model:
     try:
         tensors = safetensors.torch.load(weights)
         mean_image = tensors.pop(MEAN_IMAGE, None)
-        _check_shapes(config, tensors, folder / CONFIG)
-        backbone = config.build()
+        if own is None:
+            _check_shapes(config, tensors, folder / CONFIG)
+        backbone = config.build() if own is None else config.wrap(own)
         backbone.load_state_dict(tensors)
     except (safetensors.SafetensorError, RuntimeError) as error:
         fault = f"{folder / WEIGHTS} does not hold the weights of the backbone {config.backbone!r} that {CONFIG} names"
@@ -314,6 +326,14 @@ def _load(folder: Path) -> Model:
     if "classes" in content:
         loaded.classifier = classes.decode(content["classes"], folder, config.embedding_size)
     return loaded
+
+
+def _own_or_not(folder: Path, name: str) -> str:
+    """Why a network must be given to `load`, or must not."""
+    if name.startswith(backbones.OWN):
+        rule = f"{folder} holds the weights of {name.removeprefix(backbones.OWN)}, a network of somebody's own code"
+        return f"{rule}, which no folder can rebuild: give it, angulus.load({str(folder)!r}, backbone=...)"
+    return f"{folder} rebuilds its backbone {name!r} by itself; leave backbone out"
 
 
 def _check_shapes(config: Config, tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 
 from angulus.core import checks, wording
 from angulus.core.checks import InputError
+from angulus.core.progress_line import ProgressLine
 from angulus.models import artifact, batching
 
 if TYPE_CHECKING:  # `import angulus` must not import what decodes images
@@ -27,8 +26,6 @@ if TYPE_CHECKING:  # `import angulus` must not import what decodes images
     from angulus.models.parity import Parity
 
     Images = str | os.PathLike[str] | Image | NDArray[np.uint8] | torch.Tensor | Iterable[Any]
-
-_EVERY_S = 10.0  # between lines of progress without a terminal
 
 
 class Embedder:
@@ -123,7 +120,7 @@ class Embedder:
         if not isinstance(images, Iterable):
             raise InputError(f"images must be paths, Pillow images or uint8 arrays; got {type(images).__name__}")
         total = len(images) if isinstance(images, Sized) else None
-        show = _Progress(total) if progress else None
+        line = ProgressLine() if progress else None
         parts = [np.empty((0, self.size), np.float32)]
         done = 0
         for names, pixels in self._batches(images, batch_size):
@@ -134,8 +131,8 @@ class Embedder:
                 raise InputError(f"the feature of {which} must be finite and not zero, or it has no angle; it is not")
             parts.append(features)
             done += len(features)
-            if show is not None:
-                show(done)
+            if line is not None:
+                line.show(wording.progress(done, total, line.seconds), ended=done == total)
         return np.concatenate(parts)
 
     def similarity(self, a: NDArray[Any], b: NDArray[Any] | None = None) -> NDArray[np.float64]:
@@ -229,20 +226,3 @@ def _unit(name: str, features: object) -> NDArray[np.float64]:
         raise InputError(f"{name} must be features with a finite length > 0; row {row} has {lengths.ravel()[row]:g}")
     unit: NDArray[np.float64] = wide / lengths
     return unit
-
-
-class _Progress:
-    """Prints how many images are done: over and over on one line of a terminal, otherwise a line every ten seconds."""
-
-    def __init__(self, total: int | None) -> None:
-        self.total, self.started, self.last = total, time.monotonic(), time.monotonic()
-
-    def __call__(self, done: int) -> None:
-        now, ended = time.monotonic(), done == self.total
-        text = wording.progress(done, self.total, now - self.started)
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r\033[K{text}" + ("\n" if ended else ""))
-            sys.stderr.flush()
-        elif ended or now - self.last >= _EVERY_S:
-            self.last = now
-            sys.stderr.write(f"{text}\n")

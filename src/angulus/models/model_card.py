@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from angulus.backbones import OWN
 from angulus.core.contract import Contract, describe_model, words
 from angulus.evaluation.protocols.calibration import Calibration
 from angulus.evaluation.protocols.group_rates import ByGroup, GroupRate, show_rate
@@ -34,11 +35,11 @@ tags: {tags}
 ```python
 import angulus
 
-model = angulus.load("FOLDER")
+model = {load}
 {use}
 ```
 {more}
-From a hub: `angulus.Embedder.from_pretrained("OWNER/NAME")`. Nothing in the folder is code or pickle;
+{hub}Nothing in the folder is code or pickle;
 `config.json` holds the SHA-256 of the weights, and loading checks it.
 
 ## What it takes
@@ -76,6 +77,7 @@ _CLASSIFIES = {
     "more": "\nOn the command line: `angulus predict FOLDER IMAGES`. `model.embed(pixels)` gives the {size} features "
     "that the classes\nare compared with.\n",
 }
+_HUB = 'From a hub: `angulus.Embedder.from_pretrained("OWNER/NAME")`. '
 _NAMED = 20  # classes that the card names; config.json has all
 
 
@@ -83,13 +85,14 @@ def text(content: Mapping[str, Any], contract: Contract, digits: str) -> str:
     """The card of a model with this config.json, checked contract and fingerprint; of its classes if it has some."""
     about, names = content["about"], content.get("classes", {}).get("names", [])
     facts = {
-        "backbone": content["backbone"],
+        "backbone": content["backbone"].removeprefix(OWN),
         "size": content["embedding_size"],
         "given": _given(content),
         "count": f"{len(names):,}",
         "names": list_classes(names, _code),
     }
     parts = {name: part.format(**facts) for name, part in (_CLASSIFIES if names else _EMBEDS).items()}
+    parts |= _ways(content["backbone"])
     uncalibrated = ["Not calibrated: run `angulus calibrate --model` to find a threshold."]
     return _CARD.format(
         **parts,
@@ -103,6 +106,14 @@ def text(content: Mapping[str, Any], contract: Contract, digits: str) -> str:
         accuracy=_section(ACCURACY, []),
         errors=_section(ERRORS, [] if names else [ERRORS_TITLE, "", *uncalibrated]),
     )
+
+
+def _ways(backbone: str) -> dict[str, str]:
+    """How to load a model, and from where; no command can build a network of the user's own."""
+    if not backbone.startswith(OWN):
+        return {"load": 'angulus.load("FOLDER")', "hub": _HUB}
+    own = f"`network` is a `{backbone.removeprefix(OWN)}`, whose code is not in this folder. "
+    return {"load": 'angulus.load("FOLDER", backbone=network)', "hub": own, "more": ""}
 
 
 def list_classes(names: Sequence[str], show: Callable[[object], str] | None = None, most: int = _NAMED) -> str:

@@ -1,7 +1,9 @@
 """What to train, and how to place it on its device."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,6 +34,8 @@ class Job:
     update_in_backward: bool = False  # update the class weights within backward, by `BackwardSGD`
     validation: Validation | None = None  # how and on what to validate, or None
     held_out: Images | None = None
+    name: str = "training"  # what loggers call it
+    about: Mapping[str, Any] = field(default_factory=dict)  # what loggers keep of it, secrets masked
 
     def __post_init__(self) -> None:
         finetune.prepare(self.backbone, self.settings)

@@ -1,7 +1,6 @@
-"""The metrics that a run writes during training: JSON lines and TensorBoard."""
+"""The metrics that a run writes during training: JSON lines, and the loggers that pass them on."""
 
 import contextlib
-import importlib.util
 import json
 import math
 import sys
@@ -9,57 +8,54 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from angulus.core import checks, files, limits
-from angulus.distributed.runtime import Ranks
+from angulus.training.job import Job
+from angulus.training.loggers import About, Forward
 
 METRICS = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Rows of numbers by step, in `metrics.jsonl` and TensorBoard; a resume drops rows past its step.
+    """Rows of numbers by step, in `metrics.jsonl` and the job's loggers; a resume drops rows past its step.
 
     Every rank calls it; rank 0's writes, and its errors are raised on all.
     """
 
-    def __init__(self, folder: Path, resume_step: int, ranks: Ranks | None = None) -> None:
-        self.path, self.ranks = folder / METRICS, ranks or Ranks()
+    def __init__(self, folder: Path, resume_step: int, job: Job) -> None:
+        self.path, self.ranks = folder / METRICS, job.ranks
         self.file: TextIO | None = None
-        self.board: Any = None
-        self.ranks.run_on_first(lambda: self._open(resume_step))
+        self.forward: Forward | None = None
+        self.ranks.run_on_first(lambda: self._open(resume_step, job))
 
-    def _open(self, resume_step: int) -> None:
+    def _open(self, resume_step: int, job: Job) -> None:
         earlier = [line for line in read_lines(self.path) if line["step"] <= resume_step]
         files.write_text(self.path, "".join(json.dumps(line) + "\n" for line in earlier))
         self.file = self.path.open("a", encoding="utf-8")
-        if importlib.util.find_spec("tensorboard") is None:  # an extra; metrics.jsonl has the same rows
-            return
-        from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-        self.board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=resume_step + 1)
+        about = About(self.path.parent, job.name, job.about, resume_step)
+        self.forward = Forward(job.settings.loggers, about)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Write the finite values; the mean norm of no samples, for example, is left out."""
         self.ranks.run_on_all(lambda: self._write(step, values))
 
     def _write(self, step: int, values: dict[str, float]) -> None:
-        if self.file is None:
+        if self.file is None or self.forward is None:
             return
         values = {name: value for name, value in values.items() if math.isfinite(value)}
         try:
             self.file.write(json.dumps({"step": step, **values}) + "\n")
             self.file.flush()
-            for name, value in values.items() if self.board is not None else ():
-                self.board.add_scalar(name, value, step)
         except OSError as error:
             raise checks.InputError(files.sentence(error, self.path)) from error
+        self.forward.write(step, values)
 
     def note(self, step: int, what: str, text: str) -> None:
-        """Write a sentence to TensorBoard."""
-        if self.board is not None:
-            self.board.add_text(what, text, step)
+        """Pass a sentence on to the loggers."""
+        if self.forward is not None:
+            self.forward.note(step, what, text)
 
     def close(self) -> None:
-        """Close both files; `write` has already reported what could not be written."""
-        for output in (self.file, self.board):
+        """Close the file and the loggers; `write` has already reported what could not be written."""
+        for output in (self.file, self.forward):
             if output is not None:
                 with contextlib.suppress(OSError):
                     output.close()

@@ -1,8 +1,9 @@
 """The training loop: plain PyTorch, from top to bottom, the same on one process and on many."""
 
+import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from angulus.heads.saving import Head
 from angulus.heads.sharded import ShardedHead
 from angulus.training import ema, optimizer, schedule
 from angulus.training.batches import batches, rank_share, remaining_batches, seed_step, step_generator
+from angulus.training.callbacks import Callback, Calls, Record
 from angulus.training.finetune import train_mode
 from angulus.training.job import Job, place_on_device
 from angulus.training.log import MetricsLog
@@ -50,6 +52,7 @@ def fit(
     resume: bool,
     on_step: Callable[[int, int, float], None] | None = None,
     on_epoch: Callable[[int], dict[str, float]] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Progress:
     """Train to the end; with `resume`, from the folder's checkpoint, to the same weights as without a stop.
 
@@ -57,10 +60,12 @@ def fit(
 
     Args:
         job: what to train.
-        folder: gets `checkpoint.pt`, `metrics.jsonl`, `tensorboard/` and `snapshots/`; seen by all ranks.
+        folder: gets `checkpoint.pt`, `metrics.jsonl`, what loggers write, and `snapshots/`; seen by all ranks.
         resume: continue from the folder's checkpoint.
         on_step: called with (steps done, steps in total, loss).
         on_epoch: called with the number of epochs done, before their checkpoint is written; returns what to log.
+        callbacks: the user's own, called on each rank that is given some; an exception of theirs is raised once the
+            checkpoint is written.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM, on any rank; the checkpoint holds the last whole step.
@@ -83,7 +88,16 @@ def fit(
     train_mode(network)
     head.train()
     watch = Watch(head, steps, settings.log_every, job.images.class_names, progress.watch)
-    with closing(MetricsLog(folder, progress.step, ranks)) as log, stop_requests() as stop_requested:
+    calls = Calls(callbacks)
+
+    def record(loss: float, batch: int, values: Mapping[str, float]) -> Record:
+        epoch, epochs, images = progress.step // steps_per_epoch, settings.epochs, settings.epochs * len(job.images)
+        return Record(progress.step, steps, epoch, epochs, loss, batch, images, folder, values)
+
+    with closing(MetricsLog(folder, progress.step, job)) as log, stop_requests() as stop_requested, calls:
+        if progress.step < steps:
+            calls("on_start", record(math.nan, 0, {}))
+            calls.raise_failure()
         for rows in remaining_batches(len(job.images), settings, progress.step):
             # Train one step
             started = time.perf_counter()
@@ -102,10 +116,12 @@ def fit(
             progress.seconds += time.perf_counter() - started
 
             # Log
+            values: dict[str, float] = {}
             if progress.step % settings.log_every == 0 or progress.step == steps:
                 diagnosed = head.diagnose(result.features, result.labels) if isinstance(head, DenseHead) else {}
                 means = {name: float(value) for name, value in {**head.seen, **diagnosed}.items()}
-                log.write(progress.step, {"loss": result.loss, "lr": lr, **means})
+                values = {"loss": result.loss, "lr": lr, **means}
+                log.write(progress.step, values)
                 for finding in watch.look(
                     progress.step, {"loss": result.loss, **means}, result.features, result.labels
                 ):
@@ -115,9 +131,11 @@ def fit(
                 progress.watch = watch.state()
             if on_step is not None:
                 on_step(progress.step, steps, result.loss)
+            calls("on_step", record(result.loss, len(rows), values))
 
             # Share among ranks the errors, and whether any was asked to stop: then all stop at this step
-            sums = total(torch.stack([result.errors, result.errors.new_tensor(stop_requested())]), ranks)
+            stop = stop_requested() or calls.failure is not None
+            sums = total(torch.stack([result.errors, result.errors.new_tensor(stop)]), ranks)
             progress.epoch_wrong += int(sums[0])
             stopping = int(sums[1]) > 0
 
@@ -125,13 +143,18 @@ def fit(
             epoch_ended = progress.step % steps_per_epoch == 0
             if epoch_ended:
                 with ema.applied(mean):
-                    _end_epoch(job, network, plateau, progress, progress.step // steps_per_epoch, log, on_epoch)
+                    values = _end_epoch(
+                        job, network, plateau, progress, progress.step // steps_per_epoch, log, on_epoch
+                    )
+                    calls("on_epoch", record(result.loss, len(rows), values))
+                stopping = int(total(result.errors.new_tensor(stopping or calls.failure is not None), ranks)) > 0
             if settings.snapshots is not None and settings.snapshots.due(progress.step):
                 with ema.applied(mean):
                     save_snapshot(folder, job, progress.step)
             due = progress.step % settings.checkpoint_every == 0 if settings.checkpoint_every else epoch_ended
             if stopping or due or progress.step == steps:
                 save_state(folder, job, optim, plateau, progress, mean)
+            calls.raise_failure()
             if stopping:
                 raise Interrupted(f"stopped at step {progress.step} of {steps}")
     if mean is not None:
@@ -189,16 +212,21 @@ def _end_epoch(
     epoch: int,
     log: MetricsLog,
     on_epoch: Callable[[int], dict[str, float]] | None,
-) -> None:
-    """Move the schedule, and log what is measured between epochs; `epoch` counts from 1."""
+) -> dict[str, float]:
+    """Move the schedule, log what is measured between epochs, and return it; `epoch` counts from 1."""
     plateau.end_epoch(progress.epoch_wrong / progress.epoch_rows)
     progress.end_epoch()
+    values: dict[str, float] = {}
     if on_epoch is not None and (measured := on_epoch(epoch)):
         log.write(progress.step, measured)
+        values |= measured
     if job.validation is not None and epoch % job.validation.every == 0:
-        log.write(progress.step, validate(job))
+        validated = validate(job)
+        log.write(progress.step, validated)
+        values |= validated
     train_mode(network)
     job.head.train()
+    return values
 
 
 def checked_loss(head: Head, features: Tensor, labels: Tensor, step: int, folder: Path, ranks: Ranks) -> Tensor:

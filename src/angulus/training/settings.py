@@ -6,12 +6,13 @@ Each class is a section of a recipe, checked on construction; optimisers and sch
 from __future__ import annotations
 
 from dataclasses import field
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass
 
-from angulus.core import checks
+from angulus.core import checks, schema
 
 # descriptions of keys are the docstrings below them
 STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
@@ -220,6 +221,7 @@ class Validation:
             )
 
 
+@partial(schema.from_python, section="training")
 @dataclass(frozen=True, config=STRICT)
 class Training:
     """How long, how big and how precisely to train."""
@@ -251,6 +253,9 @@ class Training:
     """Steps between checkpoints; 0 is once per epoch. The end always has one."""
     log_every: Count = 10
     """Steps between rows of metrics.jsonl."""
+    loggers: list[Literal["tensorboard", "wandb", "mlflow"]] | None = None
+    """Where else the rows of metrics.jsonl go: tensorboard, wandb (Weights & Biases) and mlflow; null is tensorboard if
+    it is installed."""
     device: str = "auto"
     """cuda, mps or cpu; auto takes the first of them that this machine has."""
     threads: Natural = 0
@@ -273,3 +278,6 @@ class Training:
     def __post_init__(self) -> None:
         checks.integer("training.batch_size", self.batch_size, low=2, hint="batch norm cannot train on one row")
         checks.integer("training.accumulate", self.accumulate, low=1, high=self.batch_size)
+
+
+TrainingArguments = Training  # its name in Python code

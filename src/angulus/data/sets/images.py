@@ -15,6 +15,8 @@ from torch import Tensor
 
 from angulus.core.checks import InputError
 
+GIVEN = "python"  # the name of a set that Python code gave, in recipes too
+
 
 class Pixels(Protocol):
     """uint8 [N, channels, height, width] or [N, channels, depth, height, width]: a tensor, or decoded on demand."""
