@@ -434,6 +434,13 @@ def test_the_heat_map_and_the_tables_show_every_cell() -> None:
     assert texts[0] == texts[3] == "–"  # no group has 100 impostor pairs
     tables = group_tables({"mine": result})
     assert [row[0] for row in tables[0].rows] == ["even", "odd", "even × odd"]
-    assert any("undefined" in note for note in tables[2].notes) and "FDR is undefined" in " ".join(tables[3].notes)
+    assert [row[0] for row in tables[3].rows] == ["FNMR max/min", "FNMR max/geometric mean", "FNMR Gini"]
+    assert list(tables[2].notes) == [
+        "FMR is undefined for even (51 trials), odd (45 trials): a rate of 1e-2 needs 100.",
+        "FMR max/min, FMR max/geometric mean, FMR Gini, FDR, GARBE are undefined: fewer than two groups have the rates.",
+    ]
+    alone = replace(small, cells=small.cells[:2])
+    (rates_only, unequal) = group_tables({"mine": replace(result, by_group=(alone,))})
+    assert rates_only.head == ["group", "FNMR", "errors / trials"] and unequal.rows == tables[3].rows
     card = "\n".join(by_group_lines(point))
     assert f"| `even` × `odd` | {rates['even', 'odd']:#.2g} |" in card

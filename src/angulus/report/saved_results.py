@@ -1,14 +1,13 @@
 """Tables and charts of saved results: those of one protocol share a table and their curves share a chart."""
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from angulus.evaluation.protocols import groups, scored
-from angulus.evaluation.protocols.group_rates import difference_rows, rate_rows, titles
+from angulus.evaluation.protocols.group_rates import difference_rows, rate_rows, titles, undefined
 from angulus.evaluation.protocols.result import KINDS, Curve, Number, Result, shown, span
 from angulus.report import charts
 from angulus.report.chart import Chart
@@ -92,15 +91,10 @@ def group_tables(results: Results) -> list[Table]:
     for name, result in results.items():
         for point in result.by_group:
             rates, unequal = titles(point)
-            small = [
-                f"{' × '.join(cell.groups)}, {called}: {rate.note}."
-                for cell in point.cells
-                for which, called in point.rates.items()
-                if (rate := getattr(cell, which)) is not None and rate.trials and math.isnan(rate.value)
-            ]
-            why = [f"{n.name} is {n.no_interval}." for n in point.differentials if not math.isfinite(n.value)]
-            tables.append(Table(f"{name}: {rates}", *rate_rows(point), tuple(small)))
-            tables.append(Table(f"{name}: {unequal}", *difference_rows(point), (EQUAL, *why)))
+            tables.append(Table(f"{name}: {rates}", *rate_rows(point), tuple(undefined(point))))
+            head, rows = difference_rows(point)
+            if rows:
+                tables.append(Table(f"{name}: {unequal}", head, rows, (EQUAL,)))
     return tables
 
 

@@ -110,8 +110,11 @@ class GroupFigures:
 
 
 def rate_rows(point: ByGroup, digits: int = 4) -> tuple[list[str], list[list[str]]]:
-    """The head and the rows of a table of all cells: each rate with its interval, and its errors and trials."""
-    present = [which for which in point.rates if any(getattr(cell, which) for cell in point.cells)]
+    """The head and the rows of a table of all cells: each rate with its interval, and its errors and trials.
+
+    A rate that no cell has has no column: `undefined` says why.
+    """
+    present = [which for which in point.rates if any(_has(cell, which) for cell in point.cells)]
     head = ["group", *(name for which in present for name in (point.rates[which], "errors / trials"))]
     rows = []
     for cell in point.cells:
@@ -122,11 +125,34 @@ def rate_rows(point: ByGroup, digits: int = 4) -> tuple[list[str], list[list[str
 
 
 def difference_rows(point: ByGroup, digits: int = 4) -> tuple[list[str], list[list[str]]]:
-    """The head and the rows of a table of what compares the groups."""
+    """The head and the rows of a table of what compares the groups, without what is undefined."""
     from angulus.evaluation.protocols.result import shown, span
 
-    rows = [[n.name, shown(n.value, digits), span(n, digits, "[{}, {}]")] for n in point.differentials]
+    defined = [number for number in point.differentials if not math.isnan(number.value)]
+    rows = [[n.name, shown(n.value, digits), span(n, digits, "[{}, {}]")] for n in defined]
     return ["how unequal", "value", "interval"], rows
+
+
+def undefined(point: ByGroup) -> list[str]:
+    """Why rates and what compares the groups are undefined: one sentence for each reason."""
+    sentences: dict[tuple[str, str], list[str]] = {}
+    for which, called in point.rates.items():
+        for cell in point.cells:
+            rate: GroupRate | None = getattr(cell, which)
+            if rate is not None and rate.trials and math.isnan(rate.value):
+                trials, _, rule = rate.note.removeprefix("undefined: ").partition("; ")
+                sentences.setdefault((called, rule), []).append(f"{' × '.join(cell.groups)} ({trials})")
+    reasons: dict[str, list[str]] = {}
+    for number in point.differentials:
+        if not math.isfinite(number.value):
+            reasons.setdefault(number.no_interval, []).append(number.name)
+    return [
+        *(
+            f"{called} is undefined for {', '.join(names)}{rule and ': '}{rule}."
+            for (called, rule), names in sentences.items()
+        ),
+        *(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {why}." for why, names in reasons.items()),
+    ]
 
 
 def titles(point: ByGroup, digits: int = 4) -> tuple[str, str]:
@@ -145,12 +171,19 @@ def tables(points: tuple[ByGroup, ...], digits: int) -> Iterator[Table]:
     for point in points:
         parts = rate_rows(point, digits), difference_rows(point, digits)
         for title, (head, rows) in zip(titles(point, digits), parts, strict=True):
+            if not rows:
+                continue
             table = Table(title=title)
             for place, name in enumerate(head):
                 table.add_column(name, justify="right" if place else "left", no_wrap=True)
             for row in rows:
                 table.add_row(*map(Text, row))  # as Text, for rich takes a name in brackets for markup
             yield table
+
+
+def _has(cell: Cell, which: Which) -> bool:
+    rate: GroupRate | None = getattr(cell, which)
+    return rate is not None and not math.isnan(rate.value)
 
 
 def show_rate(rate: GroupRate, digits: int) -> str:
