@@ -17,10 +17,11 @@ from angulus.core.id_rule import IdRule
 from angulus.evaluation.lists.groups_csv import read_groups, with_groups
 from angulus.evaluation.lists.ijb import TemplateImages
 from angulus.evaluation.metrics.differentials import fdr, garbe, gini, max_over_geometric_mean, max_over_min
+from angulus.evaluation.metrics.intervals import Interval
 from angulus.evaluation.protocols import by_group, distractors, groups, open_set, pairs, videos
 from angulus.evaluation.protocols.calibrate import calibrate
 from angulus.evaluation.protocols.figures import Resampling
-from angulus.evaluation.protocols.group_rates import ByGroup
+from angulus.evaluation.protocols.group_rates import ByGroup, Cell, GroupRate, conclusions
 from angulus.evaluation.protocols.result import Result
 from angulus.evaluation.protocols.template_identification import identify
 from angulus.evaluation.protocols.template_verification import verify
@@ -436,11 +437,37 @@ def test_the_heat_map_and_the_tables_show_every_cell() -> None:
     assert [row[0] for row in tables[0].rows] == ["even", "odd", "even × odd"]
     assert [row[0] for row in tables[3].rows] == ["FNMR max/min", "FNMR max/geometric mean", "FNMR Gini"]
     assert list(tables[2].notes) == [
+        "FNMR at FAR=1e-2: even fares worst (0.7639), odd best (0.6528); the difference is not decided: even and odd "
+        "have no interval.",
         "FMR is undefined for even (51 trials), odd (45 trials): a rate of 1e-2 needs 100.",
-        "FMR max/min, FMR max/geometric mean, FMR Gini, FDR, GARBE are undefined: fewer than two groups have the rates.",
+        "FMR max/min, FMR max/geometric mean, FMR Gini, FDR, GARBE are undefined: fewer than two groups have the "
+        "rates.",
     ]
     alone = replace(small, cells=small.cells[:2])
     (rates_only, unequal) = group_tables({"mine": replace(result, by_group=(alone,))})
     assert rates_only.head == ["group", "FNMR", "errors / trials"] and unequal.rows == tables[3].rows
     card = "\n".join(by_group_lines(point))
     assert f"| `even` × `odd` | {rates['even', 'odd']:#.2g} |" in card
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "verdict"),
+    [
+        ((0.2, 0.4), (0.5, 0.7), ("a best (0.300)", "decided: the intervals are apart")),
+        ((0.2, 0.6), (0.5, 0.7), ("a best (0.400)", "not decided: the intervals overlap")),
+        (None, (0.5, 0.7), ("a best (0.00)", "not decided: a has no interval")),
+        ((0.5, 0.7), (0.5, 0.7), None),
+    ],
+)
+def test_a_sentence_says_which_group_fares_worst(
+    a: tuple[float, float] | None, b: tuple[float, float], verdict: tuple[str, str] | None
+) -> None:
+    cells = []
+    for name, ends in (("a", a), ("b", b)):
+        low, high = ends or (0.0, 0.0)
+        interval = Interval(low, high, 0.95) if ends else None
+        cells.append(Cell((name,), None, GroupRate(10, round(5 * (low + high)), (low + high) / 2, interval)))
+    said = "all groups have 0.600."
+    if verdict:
+        said = f"b fares worst (0.600), {verdict[0]}; the difference is {verdict[1]}."
+    assert conclusions(ByGroup("FAR=1e-2", "verification", 0.5, tuple(cells), ()), 3) == [f"FNMR at FAR=1e-2: {said}"]

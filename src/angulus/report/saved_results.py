@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from angulus.evaluation.protocols import groups, scored
-from angulus.evaluation.protocols.group_rates import difference_rows, rate_rows, titles, undefined
+from angulus.evaluation.protocols.group_rates import conclusions, difference_rows, rate_rows, titles, undefined
 from angulus.evaluation.protocols.result import KINDS, Curve, Number, Result, shown, span
 from angulus.report import charts
 from angulus.report.chart import Chart
@@ -91,7 +91,7 @@ def group_tables(results: Results) -> list[Table]:
     for name, result in results.items():
         for point in result.by_group:
             rates, unequal = titles(point)
-            tables.append(Table(f"{name}: {rates}", *rate_rows(point), tuple(undefined(point))))
+            tables.append(Table(f"{name}: {rates}", *rate_rows(point), (*conclusions(point), *undefined(point))))
             head, rows = difference_rows(point)
             if rows:
                 tables.append(Table(f"{name}: {unequal}", head, rows, (EQUAL,)))

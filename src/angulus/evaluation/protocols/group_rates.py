@@ -14,6 +14,7 @@ from angulus.evaluation.metrics.intervals import Interval
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from angulus.evaluation.protocols.result import Number
 
@@ -155,6 +156,36 @@ def undefined(point: ByGroup) -> list[str]:
     ]
 
 
+def conclusions(point: ByGroup, digits: int = 4) -> list[str]:
+    """Of each rate, which group fares worst, and whether its difference to the best is decided.
+
+    It is if the interval of the worst lies above the interval of the best; overlapping intervals decide nothing.
+    """
+    from angulus.evaluation.protocols.result import shown
+
+    sentences = []
+    for which, called in point.rates.items():
+        rates = [(c.groups[0], getattr(c, which)) for c in point.cells if len(c.groups) == 1 and _has(c, which)]
+        if len(rates) < 2:
+            continue
+        (best, low), (worst, high) = (find(rates, key=lambda one: one[1].value) for find in (min, max))
+        if low.value == high.value:
+            sentences.append(f"{called} at {point.at}: all groups have {shown(low.value, digits)}.")
+            continue
+        without = [name for name, rate in ((worst, high), (best, low)) if rate.interval is None]
+        if low.interval is None or high.interval is None:
+            verdict = f"not decided: {' and '.join(without)} {'has' if len(without) == 1 else 'have'} no interval"
+        elif high.interval.low > low.interval.high:
+            verdict = "decided: the intervals are apart"
+        else:
+            verdict = "not decided: the intervals overlap"
+        sentences.append(
+            f"{called} at {point.at}: {worst} fares worst ({shown(high.value, digits)}), {best} best "
+            f"({shown(low.value, digits)}); the difference is {verdict}."
+        )
+    return sentences
+
+
 def titles(point: ByGroup, digits: int = 4) -> tuple[str, str]:
     """The titles of both tables."""
     from angulus.evaluation.protocols.result import shown
@@ -163,8 +194,8 @@ def titles(point: ByGroup, digits: int = 4) -> tuple[str, str]:
     return f"by group at {point.at}{at}", f"how unequal the groups are at {point.at}"
 
 
-def tables(points: tuple[ByGroup, ...], digits: int) -> Iterator[Table]:
-    """For the terminal: of each operating point, the rates of each cell, and how unequal the groups are."""
+def tables(points: tuple[ByGroup, ...], digits: int) -> Iterator[Table | Text]:
+    """For the terminal, of each operating point: the rates of each cell, how unequal they are, and which is worst."""
     from rich.table import Table
     from rich.text import Text
 
@@ -179,6 +210,7 @@ def tables(points: tuple[ByGroup, ...], digits: int) -> Iterator[Table]:
             for row in rows:
                 table.add_row(*map(Text, row))  # as Text, for rich takes a name in brackets for markup
             yield table
+        yield from map(Text, conclusions(point, digits))
 
 
 def _has(cell: Cell, which: Which) -> bool:
