@@ -248,10 +248,19 @@ def test_bins_have_the_accuracy_of_their_tenth() -> None:
 
 
 def test_discard_is_the_error_of_what_is_left() -> None:
-    norms, correct = np.array([1.0, 2.0, 3.0, 4.0]), np.array([False, True, False, True])
-    (trace,) = reports.traces(charts.error_by_discard([("one", norms, correct)]))
-    assert trace["x"] == [0, 0.25, 0.5, 0.75]
-    assert trace["y"] == pytest.approx([1 / 2, 1 / 3, 1 / 2, 0], abs=1e-4)
+    norms = np.random.default_rng(2).permutation(100).astype(float)
+    correct = norms % 4 > 0  # 25 errors
+    chart = charts.error_by_discard([("one", norms, correct)])
+    (trace,) = reports.traces(chart)
+    wrong = [~correct[norms >= gone] for gone in range(61)]  # 40 are left with 10 errors, then 39 with 9
+    assert trace["x"] == pytest.approx(np.arange(61) / 100, abs=1e-4)
+    assert trace["y"] == pytest.approx([errors.mean() for errors in wrong], abs=1e-4)
+    assert chart.title == "Error of those kept, as the lowest norms are discarded"
+    assert "ends where fewer than 30 samples or 10 errors are left" in chart.note
+    (few,) = reports.traces(charts.error_by_discard([("one", norms[:40], np.zeros(40, bool))]))
+    assert len(few["x"]) == 11  # 40 to 30 samples, all wrong
+    (one,) = reports.traces(charts.error_by_discard([("one", norms[:20], correct[:20])]))
+    assert one["x"] == [0]
 
 
 # curves, logs, groups

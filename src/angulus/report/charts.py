@@ -32,7 +32,7 @@ from angulus.report.chart import (
 RIGHT, WRONG = COLOURS[0], COLOURS[3]
 MOST_ROWS = 500  # of a log
 MOST_GROUPS = 30  # bars of one chart
-LEAST_KEPT = 30  # samples, for the error of those kept
+LEAST_KEPT, LEAST_ERRORS = 30, 10  # samples and errors among them, for the error of those kept
 MOST_FMR, MOST_FNMR = 0.5, 0.99  # on probit axes
 FEW_POINTS = 12  # up to which each point of a curve is marked: one alone would not be visible
 
@@ -60,6 +60,7 @@ PROBIT_MISSES = replace(MISSES, probit=True)
 RANK, FOUND = Axis("rank", log=True, whole=True), Axis("identified within the rank")
 FALSE_POSITIVES, SENSITIVITY = Axis("false positives per case", log=True), Axis("sensitivity")
 DISCARDED = Axis("share of lowest quality discarded")
+GONE_READING = "{y} after {x:.4g} are discarded"
 FP_READING = "sensitivity {y} at {x:.4g} false positives per case"
 SIZE, MISSED = Axis("people in the gallery, N", log=True), Axis("false negative identification rate (FNIR)", low=0)
 CURVES = {
@@ -67,7 +68,7 @@ CURVES = {
     "det": CurveKind("DET: false non-matches by false matches", RATE, PROBIT_MISSES, 1e-2, "FNMR {y} at FMR {x:.4g}"),
     "cmc": CurveKind("CMC: identified within a rank", RANK, FOUND, 1, "{y} at rank {x:g}"),
     "froc": CurveKind("FROC: sensitivity by false positives", FALSE_POSITIVES, SENSITIVITY, 1, FP_READING, steps=True),
-    "discard": CurveKind("Error versus discard", DISCARDED, MISSES, 0.2, "{y} after {x:.4g} are discarded", steps=True),
+    "discard": CurveKind("Error versus discard: FNMR at a fixed FMR", DISCARDED, MISSES, 0.2, GONE_READING, steps=True),
     "fnir": CurveKind("FNIR by gallery size", SIZE, MISSED, math.inf, "FNIR {y} at N = {x:,g}"),
 }
 
@@ -205,18 +206,21 @@ def accuracy_by_norm(judged: Judged, runs: Runs = NO_RUNS) -> Chart:
 
 
 def error_by_discard(judged: Judged, runs: Runs = NO_RUNS) -> Chart:
-    """The error that remains as the samples of lowest norm are discarded."""
+    """The error of those kept as the samples of lowest norm are discarded, up to where the rest is noise."""
     lines = []
     for name, norms, correct in judged:
         errors = error_versus_discard(norms, ~correct)
-        # the error of the last few is chance, which would set the scale
-        kept = len(norms) * (1 - errors.discarded) >= min(LEAST_KEPT, len(norms) / 10)
-        curve = Curve("discard", name, errors.discarded[kept], errors.fnmr[kept]).thinned()
+        left = len(norms) * (1 - errors.discarded)
+        kept = (left >= LEAST_KEPT - 0.5) & (left * errors.fnmr >= LEAST_ERRORS - 0.5)
+        end = max(1, len(kept) if kept.all() else int(np.argmin(kept)))  # a curve starts with all samples
+        curve = Curve("discard", name, errors.discarded[:end], errors.fnmr[:end]).thinned()
         lines.append((name, curve.x, curve.y))
     x, y = Axis("share of lowest norm discarded"), Axis("error of those kept")
     rates = np.concatenate([rates for *_, rates in lines])
     y = y if np.ptp(rates) else _whole_range(y, rates.tolist())
-    return replace(error_curves("discard", lines, runs=runs), x=x, y=y)
+    chart = error_curves("discard", lines, "Error of those kept, as the lowest norms are discarded", runs=runs)
+    note = f"{chart.note} A curve ends where fewer than {LEAST_KEPT} samples or {LEAST_ERRORS} errors are left."
+    return replace(chart, x=x, y=y, note=note)
 
 
 def error_curves(

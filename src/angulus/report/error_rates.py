@@ -134,7 +134,7 @@ def discard_blocks(results: Results, draws: int, runs: Runs = NO_RUNS) -> tuple[
         "told nothing, FNMR × share: below 1, small norms foretell false non-matches."
     ]
     head = ["threshold at, discarded", "FNMR", "95 % interval", "partial area", "95 % interval", "ratio"]
-    chart = charts.error_curves("discard", lines, "Error versus discard: FNMR at a fixed FMR", {}, runs, bands)
+    chart = charts.error_curves("discard", lines, runs=runs, bands=bands)
     title = "Error versus discard: FNMR at a fixed FMR, and partial areas"
     return [Table(title, head, rows, notes, folded=len(rows) > MOST_ROWS)], [
         replace(chart, y=replace(chart.y, low=0.0))
