@@ -196,12 +196,13 @@
 
   const root = document.documentElement, button = document.getElementById("theme");
   let dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const name = () => { button.textContent = dark ? "Light" : "Dark"; };  // where a click leads
   const show = () => {
     root.style.colorScheme = dark ? "dark" : "light";
-    button.setAttribute("aria-pressed", String(dark));
+    name();
     plots.filter(isDrawn).forEach((plot) => Plotly.relayout(plot, { template: template() }));
   };
   button.addEventListener("click", () => { dark = !dark; show(); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", (event) => { dark = event.matches; show(); });
-  button.setAttribute("aria-pressed", String(dark));
+  name();
 })();
