@@ -95,11 +95,12 @@ def test_all_that_is_wrong_is_listed_and_reading_names_three(tmp_path: Path) -> 
         ("[1]", "it must be a mapping of names to values; got [1]"),
         ('{"protocol": "pairs"}', "its format must be 2, the one that this Angulus reads; got none"),
         ("[" * 100_000, "at most 64 deep"),
-        ("{", "Expecting property name"),
+        ("{", "it must be JSON text, as --json of angulus evaluate writes it; got Expecting property name"),
+        ("\x89PNG\0", "writes it; got bytes that are no text\n"),
     ],
 )
 def test_other_files(text: str, sentence: str, tmp_path: Path) -> None:
-    (tmp_path / "other.json").write_text(text)
+    (tmp_path / "other.json").write_bytes(text.encode("latin-1"))
     assert sentence in run("results", "validate", tmp_path / "other.json", code=1).output
 
 

@@ -278,6 +278,9 @@ def _check(path: Path) -> tuple[Sheet | None, list[str]]:
         return None, list(_sentences(error))
     except OSError as error:
         return None, [checks.why_unread(error)]
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        what = "bytes that are no text" if isinstance(error, UnicodeDecodeError) else checks.one_line(error)
+        return None, [f"it must be JSON text, as --json of angulus evaluate writes it; got {what}"]
     except (ValueError, RecursionError) as error:
         return None, [checks.one_line(error)]
 
