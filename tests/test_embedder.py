@@ -158,6 +158,15 @@ def test_similarity_is_the_cosine_of_every_pair(embedder: angulus.Embedder) -> N
             embedder.similarity(a, bad)
     with pytest.raises(InputError, match=r"b must be features \[N, d\] or \[d\]; got"):
         embedder.similarity(a, np.array(["x"]))
+    with pytest.raises(InputError, match="a and b must be features of one size; got 2 and 3"):
+        embedder.similarity(np.ones(2), np.zeros((2, 3)))
+
+
+def test_an_unknown_option_of_an_onnx_file_names_the_one_that_is_meant() -> None:
+    with pytest.raises(InputError, match=r"got 'std'; pixels become \(x − mean\) / scale: give a std as scale"):
+        angulus.Embedder.from_onnx("x.onnx", std=3)
+    with pytest.raises(InputError, match=r"options must be among size, mean, .*; got 'color'; did you mean 'colour'"):
+        angulus.Embedder.from_onnx("x.onnx", color="rgb")
 
 
 def test_progress_tells_speed_and_time_left(embedder: angulus.Embedder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -84,6 +85,14 @@ class Embedder:
         """
         from angulus.models import onnx_model
 
+        known = list(inspect.signature(onnx_model.load).parameters)[1:]
+        for name in options.keys() - set(known):
+            meant = (
+                "; pixels become (x − mean) / scale: give a std as scale"
+                if name == "std"
+                else checks.nearest(name, known)
+            )
+            raise InputError(f"options must be among {', '.join(known)}; got {name!r}{meant}")
         return cls(onnx_model.load(Path(path), **options))
 
     @property
@@ -150,9 +159,10 @@ class Embedder:
         Raises:
             checks.InputError: features of different sizes, or one that is zero, NaN or infinite.
         """
-        first, second = _unit("a", a), _unit("b", a if b is None else b)
+        first, second = _features("a", a), _features("b", a if b is None else b)
         if first.shape[-1] != second.shape[-1]:
             raise InputError(f"a and b must be features of one size; got {first.shape[-1]} and {second.shape[-1]}")
+        first, second = _unit("a", first), _unit("b", second)
         return np.clip(first @ second.T, -1, 1)
 
     def export(self, out: str | os.PathLike[str], **options: Any) -> Parity:
@@ -213,11 +223,15 @@ def _name(item: object, number: int) -> str:
     return str(Path(item)) if isinstance(item, str | os.PathLike) else f"images[{number}]"
 
 
-def _unit(name: str, features: object) -> NDArray[np.float64]:
-    """Features scaled to length 1, in float64."""
+def _features(name: str, features: object) -> NDArray[Any]:
     values = np.asarray(features)
     if values.ndim not in (1, 2) or values.dtype.kind not in "fiu" or not values.shape[-1]:
         raise InputError(f"{name} must be features [N, d] or [d]; got {values.dtype} {list(values.shape)}")
+    return values
+
+
+def _unit(name: str, values: NDArray[Any]) -> NDArray[np.float64]:
+    """Features scaled to length 1, in float64."""
     wide = values.astype(np.float64)
     lengths = np.linalg.norm(wide, axis=-1, keepdims=True)
     good = np.isfinite(lengths) & (lengths > 0)
