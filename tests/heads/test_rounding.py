@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from angulus import BackwardSGD, DenseHead, InputError, losses
+from angulus.core.seeds import mixed
 from angulus.heads.optimizers import _round_stochastically
 from angulus.heads.saving import load_head, save_head
 
@@ -47,6 +48,25 @@ def test_rounding_is_exact_in_the_mean_and_exact_for_what_bfloat16_holds() -> No
     up = (drawn[:, 0] > 1).float().mean()
     assert abs(float(up) - 2**-10 / 2**-7) < 0.03
     assert set(drawn[:, 1].tolist()) == {-1.0, -(1 + 2**-7)}
+
+
+@pytest.mark.parametrize("bits", [0x7FFFFFFF, 0xFFFFFFFF - 2**32, 0x7F800001, 0x7FC00000])
+def test_nan_stays_nan(bits: int) -> None:
+    values = torch.full((1, 64), bits, dtype=torch.int32).view(torch.float32)
+    assert bool(_round_stochastically(values, 0).isnan().all())
+
+
+def test_weights_that_have_become_float32_are_not_rounded() -> None:
+    head, optimizer = attached()
+    head.float()
+    with pytest.raises(InputError, match=r"these have become torch\.float32; call detach\(\) and make a BackwardSGD"):
+        optimizer.update(slice(0, 4), TINY.clone())
+    assert bool((head.weight == 1).all())
+
+
+def test_draws_are_the_same_in_every_version() -> None:
+    """numpy promises the numbers of SeedSequence; these are of numpy 2."""
+    assert mixed(0, 0, 0) == 7896617691693857887 and mixed(3, 50, 4096) == 5399032660791579046
 
 
 def test_draws_depend_on_the_seed_and_a_resumed_run_repeats_them(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from angulus.core import checks
+from angulus.core.seeds import mixed
 from angulus.heads.class_loss import UPDATES
 from angulus.heads.dense import DenseHead
 from angulus.heads.sharded import ShardedHead
@@ -131,8 +132,14 @@ class BackwardSGD(torch.optim.Optimizer):
         """Update these rows of the weight as a matrix; the kernel calls it with each block, the first one first.
 
         Raises:
-            checks.InputError: a second backward() before step(); nothing is changed.
+            checks.InputError: a second backward() before step(), or stochastic rounding of weights that are no longer
+                bfloat16; nothing is changed.
         """
+        if self._stochastic and self._weight().dtype != torch.bfloat16:
+            raise checks.InputError(
+                f"rounding='stochastic' is for bfloat16 weights, and these have become {self._weight().dtype}; call "
+                "detach() and make a BackwardSGD with rounding='nearest'"
+            )
         if rows.start == 0:
             if self._updated:
                 raise checks.InputError(
@@ -152,7 +159,7 @@ class BackwardSGD(torch.optim.Optimizer):
         own.add_(gradient, alpha=-group["lr"])
         if self._stochastic:
             step = int(self.state[weight].get("step", 0))
-            place.copy_(_round_stochastically(own, hash((self._seed, step, rows.start)) % 2**63))
+            place.copy_(_round_stochastically(own, mixed(self._seed, step, rows.start)))
 
     def _weight(self) -> Tensor:
         weight: Tensor = self.param_groups[0]["params"][0]
@@ -163,7 +170,8 @@ def _round_stochastically(values: Tensor, seed: int) -> Tensor:
     """float32 [n, d] to bfloat16: up with the probability of the part that bfloat16 drops; the mean is exact."""
     generator = torch.Generator(values.device).manual_seed(seed)
     noise = torch.randint(1 << 16, values.shape, generator=generator, dtype=torch.int32, device=values.device)
-    return ((values.view(torch.int32) + noise) & -(1 << 16)).view(torch.float32).to(torch.bfloat16)
+    rounded = ((values.view(torch.int32) + noise) & -(1 << 16)).view(torch.float32)
+    return torch.where(values.isnan(), values, rounded).to(torch.bfloat16)  # a NaN's bits may overflow to a zero's
 
 
 def _velocity(state: dict[str, Any], parameter: Tensor) -> Tensor:

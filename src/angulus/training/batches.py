@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from angulus.core import checks
+from angulus.core.seeds import mixed
 from angulus.distributed.runtime import Ranks
 from angulus.losses.objective import Objective
 from angulus.training.settings import Training
@@ -80,7 +80,7 @@ def refuse_no_snapshot(count: int, settings: Training) -> None:
 def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
     """The generator for augmentation: depends on the step and the rank alone, so that a resumed run draws the same."""
     number = (seed + 1) * 2_000_003 + step
-    return torch.Generator().manual_seed(number if rank == 0 else _mixed(number, rank))
+    return torch.Generator().manual_seed(number if rank == 0 else mixed(number, rank))
 
 
 def seed_step(seed: int, step: int, ranks: Ranks) -> None:
@@ -90,8 +90,4 @@ def seed_step(seed: int, step: int, ranks: Ranks) -> None:
     number of ranks.
     """
     if ranks.count > 1:
-        torch.manual_seed(_mixed(seed, step, ranks.rank))
-
-
-def _mixed(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        torch.manual_seed(mixed(seed, step, ranks.rank))
