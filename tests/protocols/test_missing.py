@@ -122,6 +122,10 @@ def test_groups_with_failures() -> None:
     for number in rest.numbers:
         assert found[f"{number.name}{SUFFIX}"] == number.value
     assert found["mean accuracy"] != rest["mean accuracy"]
+    absent = np.random.default_rng(64).permutation(CROWD.ids)[:20]
+    enrolled = ~of_group.same & ~np.isin(of_group.left, absent) & ~np.isin(of_group.right, absent)
+    assert enrolled.sum() < 10 <= (~of_group.same).sum()  # pairs that failed do not support a FAR of 0.1
+    assert not groups.evaluate(without(CROWD, absent), of_group, missing="fail", draws=0).by_group
     with pytest.raises(InputError, match="have no group in crowd; give one list per group"):
         groups.evaluate(without(CROWD, absent), listed, missing="fail")
 

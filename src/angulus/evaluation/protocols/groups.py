@@ -108,7 +108,8 @@ def _at_common_thresholds(
     """FMR and FNMR by group at the thresholds of the FARs over all pairs, also those of two groups."""
     samples = pair_scores.samples
     curve = error_curve(samples["scores"], samples["same"])
-    fars, _ = supported_rates(None, pair_scores.distinct.impostors)
+    enrolled = scored.without_failures(samples) if scored.FAILED in samples else samples
+    fars, _ = supported_rates(None, scored.distinct_impostors(enrolled))  # a pair that failed shows no error
     thresholds = {far: tar_at_far(curve, far).threshold for far in fars}
     return of_pairs(sides, samples, thresholds, resampling, pair_scores.distinct.first)
 
