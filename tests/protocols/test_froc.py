@@ -207,6 +207,7 @@ def test_what_is_said_about_marks() -> None:
         ({"unmeasured": math.nan}, "unmeasured must be a finite number > 0; got nan"),
         ({"distance": 5, "most_marks": 0}, "most_marks must be a whole number >= 1; got 0"),
         ({"distance": 5, "rates": []}, "rates must hold at least one number"),
+        ({"distance": 5, "rates": [0.5, 1, 0.5000001]}, "six digits .* got 0.5 and 0.5000001; leave one out"),
         ({"distance": 5, "rates": [-1]}, "rates must be a finite number >= 0; got -1"),
         ({"distance": 5, "cases": cases("z")}, "the marks must lie in the listed cases; none of 1 does: .* like 'z'"),
     ],

@@ -66,10 +66,17 @@ def evaluate(
     rates = froc.FP_RATES if rates is None else [checks.number("rates", rate, low=0) for rate in rates]
     if not len(rates):
         raise checks.InputError("rates must hold at least one number of false positives per case; got none")
+    named: dict[str, float] = {}
+    for rate in rates:
+        if (other := named.setdefault(f"{rate:g}", rate)) != rate:
+            raise checks.InputError(
+                f"rates must differ within the six digits that figures name them by; got {other!r} and {rate!r}; "
+                "leave one out"
+            )
     cases = complete(marks, lesions, cases)
     sized, hit = _sized(lesions, distance, unmeasured)
     known = None if cases.patients is None or (cases.patients == "").any() else cases.patients
-    samples: dict[str, NDArray[Any]] = {"rates": np.array(list(dict.fromkeys(rates)), dtype=np.float64)}
+    samples: dict[str, NDArray[Any]] = {"rates": np.array(list(named.values()), dtype=np.float64)}
     if known is not None:
         samples["patients"] = known
     choices = {
