@@ -329,3 +329,11 @@ def test_refusals_of_two_files() -> None:
         many = np.repeat(np.arange(300), 2).astype(str)
         rows = Embeddings(np.random.default_rng(0).standard_normal((600, 4)), np.arange(600).astype(str), labels=many)
         measured(rows, reported=retrieval.Figures(per_class=True))
+
+
+def test_a_gallery_of_one_class_gets_a_warning() -> None:
+    given = made(60, 1)
+    one = of_rows(given, np.flatnonzero(given.labels == "3"))
+    said = "warning: the gallery shows one class alone: every model finds a match first; add images of others"
+    assert measured(one).notes[0] == said and measured(one)["Recall@1"] == 1
+    assert said not in measured(given).notes

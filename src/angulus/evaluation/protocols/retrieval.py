@@ -19,7 +19,7 @@ from angulus.evaluation.metrics.retrieval import AP_RULES, MatchRanks
 from angulus.evaluation.protocols import query_sides, sides
 from angulus.evaluation.protocols.figures import Resampling
 from angulus.evaluation.protocols.query_sides import Chosen, Searched
-from angulus.evaluation.protocols.result import Curve, Result
+from angulus.evaluation.protocols.result import WARNING, Curve, Result
 from angulus.evaluation.protocols.sides import Tally, tally_result
 from angulus.evaluation.protocols.vectors import METRICS, flip_choice
 
@@ -135,6 +135,9 @@ def evaluate(
     for name, values in measured.figures.items():
         tally.add(name, person, values)
     recall = next(iter(measured.figures))
+    notes: tuple[str, ...] = ()
+    if not np.ptp(searched.gallery_class):
+        notes = (f"{WARNING}the gallery shows one class alone: every model finds a match first; add images of others",)
     k = reported.ks[0]
     others_of = len(searched.gallery) - measured.counts
     guess = float(np.mean(1 - np.clip(others_of / len(searched.gallery), 0, 1) ** k))
@@ -159,7 +162,7 @@ def evaluate(
         Resampling("classes", draws, seed),
         curves=(Curve("cmc", kind, _CURVE.astype(np.float64), measured.curve),),
         guessing=(recall, guess),
-        notes=(*searched.notes, *measured.notes),
+        notes=(*notes, *searched.notes, *measured.notes),
         sources={"embeddings": embeddings.source} | ({} if others is None else {"gallery": others.source}),
         more={"classes": searched.classes, **_nearest(searched, measured, seed, options)},
         people="these people" if kind == REID else "these classes",
