@@ -75,7 +75,7 @@ def test_the_proposal_is_what_works_and_failures_are_counted(tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"1 of the 48 ids of .* failures to enrol with --missing fail"):
         run(*lfw, "--id-parts", 2, "--id-strip", "_arcface.bin")
     said = run(*lfw, *RULE, "--missing", "fail").output
-    assert "accuracy, without failures" in said and "1 images without embedding" in said
+    assert "accuracy, without failures" in said and "1 image without embedding" in said
 
 
 def test_megaface_reads_trees_of_features_as_it_reads_files(tmp_path: Path) -> None:

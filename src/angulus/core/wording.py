@@ -8,6 +8,8 @@ _PLAIN = {  # for what pydantic's messages say
     "greater than or equal to": "at least", "less than or equal to": "at most", "greater than": "above",
     "less than": "below", " after validation": "",
 }  # fmt: skip
+_IRREGULAR = {"people": "person"}
+_SINGULAR = re.compile(r"(ies|(ss|ch|sh|x)es|(?<!s)s)$")  # an ending of a plural
 _FORMULA = (*"=+-@＝＋－＠", "\t", "\r", "\n")  # the full-width signs too
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
@@ -19,6 +21,25 @@ def plural(word: str, count: int) -> str:
     ['0 images', '1 image', '2 images']
     """
     return word if count == 1 else f"{word}s"
+
+
+def counted(count: int, name: str) -> str:
+    """A count with its name, which is given as a plural; the noun before "of", "without" or "in" changes with it.
+
+    >>> [counted(1, name) for name in ("negative cases", "classes", "queries without a match", "pairs of Ms", "people")]
+    ['1 negative case', '1 class', '1 query without a match', '1 pair of Ms', '1 person']
+    >>> counted(1, "genuine"), counted(1, "in bin 2"), counted(1200, "searches")
+    ('1 genuine', '1 in bin 2', '1,200 searches')
+    """
+    parts = re.fullmatch(r"((?!of |in )(?:\S+ )*?)(\S+)((?: (?:of|without|in) .*)?)", name, re.DOTALL)
+    if count != 1 or parts is None:
+        return f"{count:,} {name}"
+    before, noun, after = parts.groups()
+    return f"1 {before}{_IRREGULAR.get(noun) or _SINGULAR.sub(_one, noun)}{after}"
+
+
+def _one(ending: re.Match[str]) -> str:
+    return "y" if ending[0] == "ies" else ending[0][:-2] if ending[0] != "s" else ""
 
 
 def plain_rule(message: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from angulus.core.wording import counted
 from angulus.evaluation.protocols import groups, scored
 from angulus.evaluation.protocols.group_rates import conclusions, difference_rows, rate_rows, titles, undefined
 from angulus.evaluation.protocols.result import KINDS, Curve, Number, Result, shown, span
@@ -190,7 +191,7 @@ def _with_interval(number: Number) -> str:
 
 
 def _counts(result: Result) -> str:
-    return ", ".join(f"{count:,} {name}" for name, count in result.counts.items()) + "."
+    return ", ".join(counted(count, name) for name, count in result.counts.items()) + "."
 
 
 def _plain(value: Any) -> str:

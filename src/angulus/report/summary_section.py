@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from angulus.core.wording import counted
 from angulus.evaluation.protocols.result import Number, Result, shown
 from angulus.experiments.claims import accuracy_title
 from angulus.experiments.compare import Comparison
@@ -164,7 +165,7 @@ def _result_sentence(name: str, result: Result, number: Number) -> str:
         sentence += f", with a {number.interval.level:.0%} interval from {low} to {high}".replace("%", " %")
     elif number.no_interval:
         sentence += f", without an interval ({number.no_interval})"
-    counts: Sequence[str] = [f"{count:,} {kind}" for kind, count in result.counts.items()]
+    counts: Sequence[str] = [counted(count, kind) for kind, count in result.counts.items()]
     return f"{sentence}, over {counts[0]}." if counts else f"{sentence}."
 
 

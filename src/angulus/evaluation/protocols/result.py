@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from angulus.core import checks, environment, files
 from angulus.core.checks import InputError
 from angulus.core.formats.columns import shortened
+from angulus.core.wording import counted
 from angulus.evaluation.metrics.intervals import Interval
 from angulus.evaluation.protocols.group_rates import ByGroup, tables
 
@@ -160,7 +161,7 @@ class Result:
                 classes[0].add_column(figure, justify="right", no_wrap=True)
             for name, values in by_class.items():
                 classes[0].add_row(Text(name), *(Text(shown(value, digits)) for value in values.values()))
-        counts = ", ".join(f"{count:,} {name}" for name, count in self.counts.items())
+        counts = ", ".join(counted(count, name) for name, count in self.counts.items())
         choices = (f"{name}: {_plain(value)}" for name, value in self.choices.items())
         warnings = [Text(note, style="bold red") for note in self.notes if note.startswith(WARNING)]
         notes = (note for note in self.notes if not note.startswith(WARNING))
