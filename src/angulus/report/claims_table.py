@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from angulus.core.wording import plural
 from angulus.experiments import recipe as recipes
 from angulus.experiments.compare import section
 from angulus.experiments.judgements import Judgement, judge
@@ -13,7 +14,7 @@ from angulus.report.tables import NO_SPREAD, NONE, markdown_table
 
 
 def to_markdown(measured: Mapping[str, MeasuredRecipe]) -> str:
-    """The claims of all shipped recipes: those that were measured as a table, and how many were not."""
+    """The claims of all shipped recipes: those that were measured as a table, the others as a second one."""
     heads = ["claim", "paper", "here [95 % interval]", "verdict", "rests on"]
     body, unmeasured = [], []
     for recipe in map(recipes.load, recipes.shipped()):
@@ -21,11 +22,18 @@ def to_markdown(measured: Mapping[str, MeasuredRecipe]) -> str:
         for claim in recipe.claims:
             judgement = judge(claim, result.columns if result else {}, recipe.published)
             if result is None or judgement.word == "not measured":
-                unmeasured.append(f"[{recipe.name}](../recipes/{recipe.name}.yaml)")
+                says, paper, *_ = _cells(judgement)
+                unmeasured.append([says, paper, f"[{recipe.name}](../recipes/{recipe.name}.yaml)"])
             else:
                 body.append([*_cells(judgement), _basis(recipe, result)])
-    rest = f"{len(unmeasured)} further claims are not measured: {', '.join(dict.fromkeys(unmeasured))}."
-    return markdown_table(heads, body, numbers=False) + (f"\n\n{rest}" if unmeasured else "")
+    table = markdown_table(heads, body, numbers=False)
+    if not unmeasured:
+        return table
+    rest = markdown_table(["claim", "paper", "recipe"], unmeasured, numbers=False)
+    count = len(unmeasured)
+    return (
+        f"{table}\n\n{count} further {plural('claim', count)} {'is' if count == 1 else 'are'} not measured:\n\n{rest}"
+    )
 
 
 def _cells(judgement: Judgement) -> list[str]:
