@@ -258,8 +258,8 @@ def with_values(row: int, value: float) -> NDArray[np.float32]:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"ids": None}, "must hold 'ids'; it holds embeddings$"),
-        ({"embeddings": None}, "must hold 'embeddings'; it holds ids$"),
+        ({"ids": None}, r"'ids'; it holds embeddings; np.savez\(path, embeddings=vectors, ids=names\) writes one$"),
+        ({"embeddings": None}, r"must hold 'embeddings'; it holds ids; np.savez\(.*\) writes one$"),
         (
             {"features": VECTORS, "embeddings": None},
             "must hold 'embeddings'; it holds features, ids; rename 'features' to 'embeddings' if that is what it is$",
@@ -428,7 +428,7 @@ def test_a_safetensors_header_that_lies_is_refused(tmp_path: Path) -> None:
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"must be in a file that ends in .npz, .safetensors, .parquet, .bin; got .*x.npy"
+        InputError, match=r"must be in a file that ends in .npz, .safetensors, .parquet, .bin; got .*x.npy; np.savez"
     ):
         Embeddings.read(tmp_path / "x.npy")
     with pytest.raises(InputError, match=r"must be in a file that ends in .npz, .safetensors, .parquet; got .*x.csv"):

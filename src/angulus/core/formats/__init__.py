@@ -25,6 +25,9 @@ _MEANT = {  # names that other tools use
 }
 
 
+_SAVEZ = "np.savez(path, embeddings=vectors, ids=names) writes one"
+
+
 def read(path: Path, known: Sequence[str], texts: Sequence[str], needed: Sequence[str] = ()) -> Columns:
     """Read the `known` columns of a file; a warning names the others.
 
@@ -37,7 +40,7 @@ def read(path: Path, known: Sequence[str], texts: Sequence[str], needed: Sequenc
     """
     if path.is_dir():
         return matrices.read_tree(path)
-    suffix = suffix_of(path, FORMATS | READ_ONLY)
+    suffix = suffix_of(path, FORMATS | READ_ONLY, f"; {_SAVEZ}")
     if not path.is_file():
         raise InputError(f"embeddings must be in a file that can be read; there is no file {path}")
     try:
@@ -49,7 +52,8 @@ def read(path: Path, known: Sequence[str], texts: Sequence[str], needed: Sequenc
     for name in needed:
         if name not in columns:
             listed = ", ".join(sorted(columns.keys() | set(others))) or "nothing"
-            raise InputError(f"{path} must hold {name!r}; it holds {listed:.300}{_rename(name, others)}")
+            way_out = _rename(name, others) or (f"; {_SAVEZ}" if {"embeddings", "ids"} <= set(needed) else "")
+            raise InputError(f"{path} must hold {name!r}; it holds {listed:.300}{way_out}")
     if others:
         meant = "".join(_rename(name, others) for name in known if name not in columns)
         verb = "is" if len(others) == 1 else "are"
@@ -63,10 +67,10 @@ def write(path: Path, columns: Columns) -> None:
     files.write_atomically(path, lambda file: module.write(file, path, columns))
 
 
-def suffix_of(path: Path, known: Iterable[str] = FORMATS) -> str:
-    """The suffix, which names the format; `InputError` lists those that are supported."""
+def suffix_of(path: Path, known: Iterable[str] = FORMATS, hint: str = "") -> str:
+    """The suffix, which names the format; `InputError` lists those that are supported, and ends in the hint."""
     if path.suffix not in known:
-        raise InputError(f"embeddings must be in a file that ends in {', '.join(known)}; got {path}")
+        raise InputError(f"embeddings must be in a file that ends in {', '.join(known)}; got {path}{hint}")
     return path.suffix
 
 
