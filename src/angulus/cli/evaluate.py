@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+from typer.core import TyperCommand
 
 from angulus.cli.engine import Device, TimeoutS, engine
 from angulus.cli.output import Digits, GroupsFile, Json, Output, Plot, Report, refuse_no_groups, say, show_table
@@ -46,6 +48,29 @@ def evaluate(
             table.add_row(protocol.name, protocol.measures, protocol.reads)
         show_table(table)
         raise typer.Exit
+
+
+class ProtocolCommand(TyperCommand):
+    """Refuses two slips with a sentence that names the option to give instead."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = {flag for entry in self.get_params(ctx) for flag in (*entry.opts, *entry.secondary_opts)}
+        _check_flags(COMMANDS[str(self.name)], args, known)
+        return list(super().parse_args(ctx, args))
+
+
+def _check_flags(protocol: Protocol, args: list[str], known: set[str]) -> None:
+    several = {parameter.option for parameter in protocol.options if parameter.type in (list[int], list[float])}
+    for arg, following in itertools.pairwise([*args, ""]):
+        flag, sign, value = arg.partition("=")
+        value = value if sign else following
+        if flag in several and "," in value:
+            again = " ".join(f"{flag} {part.strip()}" for part in value.split(",") if part.strip())
+            raise checks.InputError(f"{flag} must be one number; got {value!r}; repeat it for several: {again}")
+        if flag.startswith("--") and flag not in known and not checks.nearest(flag, known):
+            meant = [one for one in protocol.options if flag[2:] and flag[2:].casefold() in one.help.casefold()]
+            if len(meant) == 1:
+                raise checks.InputError(f"there is no option {flag}; did you mean {meant[0].option}: {meant[0].help}")
 
 
 def command(protocol: Protocol) -> Callable[..., None]:
@@ -140,4 +165,4 @@ def _groups(items: list[str]) -> dict[str, Path]:
 
 
 for _protocol in COMMANDS.values():
-    evaluate_app.command(_protocol.name)(command(_protocol))
+    evaluate_app.command(_protocol.name, cls=ProtocolCommand)(command(_protocol))
