@@ -192,6 +192,12 @@ def test_a_run_is_fine_tuned_and_loads_without_the_folder(folder: Path, tmp_path
 
 
 @pytest.mark.usefixtures("toy")
+def test_a_network_of_ones_own_around_such_a_net_is_stored_as_ones_own() -> None:
+    whole = nn.Sequential(backbones.build("transformers:dinov2", **SIZES, config=SETTINGS), nn.Linear(4, 2))
+    assert backbones.stored(whole, "module:Sequential", {}) == ("module:Sequential", {})
+
+
+@pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
