@@ -24,6 +24,7 @@ from angulus.experiments import build
 from angulus.experiments import recipe as recipes
 from angulus.experiments.run import run
 from angulus.models import artifact
+from angulus.report.finished_run import DataSets, read_run
 from angulus.training import finetune
 
 SIZES = {"in_channels": 3, "image_size": 8, "embedding_size": 4}
@@ -167,6 +168,17 @@ def test_the_input_of_the_weights_is_the_recipes_unless_it_says_otherwise(folder
     (folder / "preprocessor_config.json").unlink()
     (folder / "config.json").unlink()
     assert recipes.validate(whole).input == found  # a run's own recipe needs the folder no more
+
+
+def test_a_recipe_of_a_strangers_run_fetches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformers_models, "find", lambda *_: pytest.fail("it was read"))
+    content = tiny.content("backbone.name=transformers:owner/net")
+    del content["input"]
+    (tmp_path / "recipe.yaml").write_text(json.dumps(content))  # which is YAML, too
+    (tmp_path / "results.json").write_text(json.dumps({}))
+    assert recipes.stored(tmp_path / "recipe.yaml").backbone.name == "transformers:owner/net"
+    with pytest.raises(InputError, match="lacks 'name'"):
+        read_run("run", tmp_path, None, DataSets(), 1)
 
 
 @pytest.mark.usefixtures("toy")
