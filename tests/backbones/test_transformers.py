@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import angulus
 import tiny
 from angulus import backbones
 from angulus.backbones import transformers_models
@@ -168,6 +170,28 @@ def test_the_input_of_the_weights_is_the_recipes_unless_it_says_otherwise(folder
     (folder / "preprocessor_config.json").unlink()
     (folder / "config.json").unlink()
     assert recipes.validate(whole).input == found  # a run's own recipe needs the folder no more
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_trainer_takes_the_input_of_the_weights_as_a_recipe_does(folder: Path, tmp_path: Path) -> None:
+    def trainer(out: str, **options: Any) -> angulus.Trainer:
+        arguments = angulus.TrainingArguments(epochs=1, batch_size=32, threads=1)
+        model, loss = f"transformers:{folder}", angulus.losses.normface()
+        out = str(tmp_path / out)
+        return angulus.Trainer(
+            model, loss, colour(64), arguments, embedding_size=4, out=out, progress=False, name="own", **options
+        )
+
+    content = tiny.content(f"backbone.name=transformers:{folder}")
+    del content["input"]
+    assert trainer("run").recipe.input == recipes.validate(content).input
+    assert trainer("run", input={"mean": 0}).recipe.input.mean == 0
+    trained = trainer("run").train()
+    shutil.rmtree(folder)
+    pixels = colour(4).test.pixels
+    assert torch.equal(
+        angulus.load(trained.folder / "model").embed(pixels), torch.from_numpy(trained.model.encode(pixels))
+    )
 
 
 def test_a_recipe_of_a_strangers_run_fetches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -311,6 +311,8 @@ ZEROS = np.zeros((20, 8, 8), np.uint8)
         ({"callbacks": 5}, "callbacks must be a list; got int"),
         ({"out": 3}, "out must be the path of a folder; got 3"),
         ({"backbone": 3}, "backbone must be a mapping"),
+        ({"backbone": {"name": "lenet5"}}, "a key of backbone must be one of 'normalize', 'options'; got 'name'"),
+        ({"model": Net(), "backbone": {"options": {}}}, "a key of backbone must be one of 'normalize'; got 'options'"),
         ({"input": {"mena": 1}}, "a recipe has no key 'input.mena'; did you mean 'mean'"),
         ({"optimizer": {}}, "a keyword of Trainer must be one of 'backbone', .*; got 'optimizer'"),
         ({"name": "a/b"}, "name must be letters, digits"),
