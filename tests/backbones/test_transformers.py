@@ -78,7 +78,8 @@ class Toy(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: Path, **options: Any) -> tuple[Toy, dict[str, Any]]:
         assert options == {
-            **{"use_safetensors": True, "local_files_only": True, "output_loading_info": True, "dtype": torch.float32}
+            **{"use_safetensors": True, "local_files_only": True, "output_loading_info": True, "dtype": torch.float32},
+            "attn_implementation": "sdpa",
         }
         net = cls(types.SimpleNamespace(**{**DEFAULTS, **json.loads((folder / "config.json").read_text())}))
         found = net.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
@@ -316,6 +317,10 @@ def test_transformers_itself(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     theirs = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(kind, **settings)).eval()
     theirs.save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(
+        json.dumps({**content, "attn_implementation": "owner/kernel"})
+    )  # code of a hub
     net = backbones.build(f"transformers:{tmp_path}", **SIZES).eval()
     images = torch.randn(2, 3, 8, 8)
     with torch.no_grad():
