@@ -174,6 +174,25 @@ def test_the_input_of_the_weights_is_the_recipes_unless_it_says_otherwise(folder
 
 
 @pytest.mark.usefixtures("toy")
+def test_a_stored_net_that_cannot_be_takes_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = backbones.build("transformers:dinov2", **SIZES, config=SETTINGS)
+    name, options = backbones.stored(net, "", {})
+    artifact.save(artifact.Config(name, 3, (8, 8), 4, options), net, tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**content, "image_size": [9, 8]}))
+    devices, construct = [], Toy.__init__
+
+    def watched(self: Toy, config: Any) -> None:
+        devices.append(torch.empty(0).device.type)
+        construct(self, config)
+
+    monkeypatch.setattr(Toy, "__init__", watched)
+    with pytest.raises(InputError, match="needs sides that are multiples of its patches' 4 pixels; got 9 x 8"):
+        artifact.load(tmp_path)
+    assert devices == ["meta"]
+
+
+@pytest.mark.usefixtures("toy")
 def test_a_trainer_takes_the_input_of_the_weights_as_a_recipe_does(folder: Path, tmp_path: Path) -> None:
     def trainer(out: str, **options: Any) -> angulus.Trainer:
         arguments = angulus.TrainingArguments(epochs=1, batch_size=32, threads=1)
