@@ -212,6 +212,16 @@ def test_the_mean_follows_its_equation() -> None:
         torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-5)
 
 
+def test_a_mask_that_is_not_saved_is_not_averaged() -> None:
+    job = build.job(tiny.validated(EMA), tiny.splits())
+    mask = torch.tensor([0.0, -torch.inf])
+    job.backbone.register_buffer("mask", mask.clone(), persistent=False)
+    mean = Ema(job, 0.7)
+    mean.update(1)
+    mean.swap()
+    assert torch.equal(job.backbone.mask, mask)
+
+
 def test_the_mean_is_what_is_saved_and_measured(tmp_path: Path) -> None:
     recipe = tiny.validated(EMA, "training.snapshots={every: 3}", "validation={identities: 0.3, fmr: 0.05, pairs: 200}")
     run(recipe, tmp_path / "mean", splits=tiny.splits())
