@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import angulus
 import tiny
 from angulus import backbones
 from angulus.backbones import transformers_models
@@ -24,6 +26,7 @@ from angulus.experiments import build
 from angulus.experiments import recipe as recipes
 from angulus.experiments.run import run
 from angulus.models import artifact
+from angulus.report.finished_run import DataSets, read_run
 from angulus.training import finetune
 
 SIZES = {"in_channels": 3, "image_size": 8, "embedding_size": 4}
@@ -75,7 +78,8 @@ class Toy(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: Path, **options: Any) -> tuple[Toy, dict[str, Any]]:
         assert options == {
-            **{"use_safetensors": True, "local_files_only": True, "output_loading_info": True, "dtype": torch.float32}
+            **{"use_safetensors": True, "local_files_only": True, "output_loading_info": True, "dtype": torch.float32},
+            "attn_implementation": "sdpa",
         }
         net = cls(types.SimpleNamespace(**{**DEFAULTS, **json.loads((folder / "config.json").read_text())}))
         found = net.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
@@ -170,6 +174,58 @@ def test_the_input_of_the_weights_is_the_recipes_unless_it_says_otherwise(folder
 
 
 @pytest.mark.usefixtures("toy")
+def test_a_stored_net_that_cannot_be_takes_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = backbones.build("transformers:dinov2", **SIZES, config=SETTINGS)
+    name, options = backbones.stored(net, "", {})
+    artifact.save(artifact.Config(name, 3, (8, 8), 4, options), net, tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**content, "image_size": [9, 8]}))
+    devices, construct = [], Toy.__init__
+
+    def watched(self: Toy, config: Any) -> None:
+        devices.append(torch.empty(0).device.type)
+        construct(self, config)
+
+    monkeypatch.setattr(Toy, "__init__", watched)
+    with pytest.raises(InputError, match="needs sides that are multiples of its patches' 4 pixels; got 9 x 8"):
+        artifact.load(tmp_path)
+    assert devices == ["meta"]
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_trainer_takes_the_input_of_the_weights_as_a_recipe_does(folder: Path, tmp_path: Path) -> None:
+    def trainer(out: str, **options: Any) -> angulus.Trainer:
+        arguments = angulus.TrainingArguments(epochs=1, batch_size=32, threads=1)
+        model, loss = f"transformers:{folder}", angulus.losses.normface()
+        out = str(tmp_path / out)
+        return angulus.Trainer(
+            model, loss, colour(64), arguments, embedding_size=4, out=out, progress=False, name="own", **options
+        )
+
+    content = tiny.content(f"backbone.name=transformers:{folder}")
+    del content["input"]
+    assert trainer("run").recipe.input == recipes.validate(content).input
+    assert trainer("run", input={"mean": 0}).recipe.input.mean == 0
+    trained = trainer("run").train()
+    shutil.rmtree(folder)
+    pixels = colour(4).test.pixels
+    assert torch.equal(
+        angulus.load(trained.folder / "model").embed(pixels), torch.from_numpy(trained.model.encode(pixels))
+    )
+
+
+def test_a_recipe_of_a_strangers_run_fetches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformers_models, "find", lambda *_: pytest.fail("it was read"))
+    content = tiny.content("backbone.name=transformers:owner/net")
+    del content["input"]
+    (tmp_path / "recipe.yaml").write_text(json.dumps(content))  # which is YAML, too
+    (tmp_path / "results.json").write_text(json.dumps({}))
+    assert recipes.stored(tmp_path / "recipe.yaml").backbone.name == "transformers:owner/net"
+    with pytest.raises(InputError, match="lacks 'name'"):
+        read_run("run", tmp_path, None, DataSets(), 1)
+
+
+@pytest.mark.usefixtures("toy")
 def test_a_run_is_fine_tuned_and_loads_without_the_folder(folder: Path, tmp_path: Path) -> None:
     lora = {"r": 2, "targets": ["fc"]}
     overrides = [
@@ -189,6 +245,12 @@ def test_a_run_is_fine_tuned_and_loads_without_the_folder(folder: Path, tmp_path
     assert model.config.contract.size == (8, 8)
     assert str(folder) not in (tmp_path / "run" / "model" / "config.json").read_text()
     assert "(123.675, 116.28, 103.53)" in (tmp_path / "run" / "model" / "README.md").read_text()
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_network_of_ones_own_around_such_a_net_is_stored_as_ones_own() -> None:
+    whole = nn.Sequential(backbones.build("transformers:dinov2", **SIZES, config=SETTINGS), nn.Linear(4, 2))
+    assert backbones.stored(whole, "module:Sequential", {}) == ("module:Sequential", {})
 
 
 @pytest.mark.usefixtures("toy")
@@ -274,6 +336,10 @@ def test_transformers_itself(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     theirs = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(kind, **settings)).eval()
     theirs.save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(
+        json.dumps({**content, "attn_implementation": "owner/kernel"})
+    )  # code of a hub
     net = backbones.build(f"transformers:{tmp_path}", **SIZES).eval()
     images = torch.randn(2, 3, 8, 8)
     with torch.no_grad():

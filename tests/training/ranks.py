@@ -35,6 +35,7 @@ from angulus.distributed.runtime import Ranks
 from angulus.experiments.run import run
 from angulus.training import validation
 from angulus.training.batches import rank_share
+from angulus.training.callbacks import Callback, Record
 from angulus.training.signals import Interrupted
 
 NET = ["backbone.name=lenet++", "training.optimizer.lr=0.01", "training.epochs=1"]  # without batch norm; 5 steps
@@ -169,10 +170,17 @@ def torn(rank: int, folder: Path) -> dict[str, Any]:
     if rank == 1:
         whole = dataclasses.replace(whole, train=dataclasses.replace(whole.train, pixels=Torn(whole.train.pixels)))
     said["images"] = refusal(overrides, folder / "refused" / "images", whole)
+    refusing = [Refusing()] if rank == 1 else []
+    said["callback"] = refusal(NET, folder / "refused" / "callback", callbacks=refusing)
     if rank == 1:
         validation.tar_at_far = broken  # type: ignore[assignment]
     said["figures"] = refusal(overrides, folder / "refused" / "figures")
     return said
+
+
+class Refusing(Callback):
+    def on_start(self, record: Record) -> None:
+        raise InputError("no start here")
 
 
 class Torn:

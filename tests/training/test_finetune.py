@@ -13,7 +13,7 @@ from torch import nn
 
 import tiny
 from angulus import backbones
-from angulus.backbones.layers import Backbone, FeatureLayer
+from angulus.backbones.layers import Backbone, FeatureLayer, UnitFeatures
 from angulus.core.checks import InputError
 from angulus.experiments import build
 from angulus.experiments.run import run
@@ -101,6 +101,19 @@ def test_layer_decay_reaches_the_optimiser_and_refuses_nets_without_layers() -> 
     assert len(set(found.values())) > 3
     with pytest.raises(InputError, match="layer_decay needs a net with numbered layers"):
         finetune.layer_scales(nn.Linear(2, 2), 0.5)
+
+
+def test_a_network_of_ones_own_has_its_own_names_also_before_unit_features() -> None:
+    net = nn.Module()
+    net.layer, net.out = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]), nn.Linear(2, 2)
+    whole = nn.Sequential(net, UnitFeatures())
+    assert scales(whole) == scales(net)
+    assert scales(whole)["layer.0.weight"] == 0.25
+    finetune.freeze(whole, ["layer.0.*"])
+    assert [name for name, each in net.named_parameters() if not each.requires_grad] == [
+        "layer.0.weight",
+        "layer.0.bias",
+    ]
 
 
 # frozen parts
@@ -197,6 +210,16 @@ def test_the_mean_follows_its_equation() -> None:
         expected = {name: decay * value + (1 - decay) * live[name].double() for name, value in expected.items()}
     for name, value in mean.state("backbone").items():
         torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-5)
+
+
+def test_a_mask_that_is_not_saved_is_not_averaged() -> None:
+    job = build.job(tiny.validated(EMA), tiny.splits())
+    mask = torch.tensor([0.0, -torch.inf])
+    job.backbone.register_buffer("mask", mask.clone(), persistent=False)
+    mean = Ema(job, 0.7)
+    mean.update(1)
+    mean.swap()
+    assert torch.equal(job.backbone.mask, mask)
 
 
 def test_the_mean_is_what_is_saved_and_measured(tmp_path: Path) -> None:

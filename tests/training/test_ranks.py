@@ -197,7 +197,11 @@ def test_what_one_rank_alone_breaks_is_refused_on_all(two: Path) -> None:
 
 
 def test_refused_runs_leave_no_folder(two: Path) -> None:
-    left = {path.name for path in (two / "refused").iterdir()} - {"images", "figures"}  # which break on the way
+    left = {path.name for path in (two / "refused").iterdir()} - {
+        "images",
+        "figures",
+        "callback",
+    }  # which break on the way
     assert left == {"diverged"}
 
 
@@ -216,6 +220,7 @@ UNSEEN = "is not seen by every process; give as --out a folder that all machines
             "^rank 0 failed: .*empty holds no run to resume",
         ),
         ("images", "^rank 1 failed: a file cannot be read here", "^a file cannot be read here"),
+        ("callback", "^rank 1 failed: no start here", "^no start here"),
         ("figures", "^rank 1 failed: no figure here", "^no figure here"),
     ],
 )

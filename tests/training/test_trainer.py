@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -299,6 +300,12 @@ ZEROS = np.zeros((20, 8, 8), np.uint8)
         ({"dataset": ([None], [0])}, "images must be a uint8 array or tensor"),
         ({"dataset": (np.zeros((9, 3, 8, 9), np.uint8), [0] * 9)}, "an array of images must be .* its channels second"),
         ({"dataset": (ZEROS, [0.5] * 20)}, "labels must be .N. whole numbers or names.*; got float64"),
+        ({"dataset": (ZEROS, ["a", None] * 10)}, "labels must be whole numbers or names; got None at row 1"),
+        ({"dataset": (ZEROS, np.array([math.nan, "a"] * 10, object))}, "or names; got nan at row 0"),
+        (
+            {"dataset": (torch.zeros(20, 8, 9, 3).byte(), [0, 1] * 10)},
+            r"a tensor of .*\[20, 8, 9, 3\]; put its channels",
+        ),
         ({"dataset": (ZEROS, [0, 1])}, "labels must have shape .20., one per image; got .2."),
         ({"dataset": (ZEROS[:4], [0, 0, 1, 1])}, "one image in 10 of each class is held out .*the most is 2"),
         ({"dataset": (ZEROS, [0, 1] * 10), "test": (ZEROS, [2] * 20)}, "labels must be among the classes .*; got '2'"),
@@ -311,6 +318,8 @@ ZEROS = np.zeros((20, 8, 8), np.uint8)
         ({"callbacks": 5}, "callbacks must be a list; got int"),
         ({"out": 3}, "out must be the path of a folder; got 3"),
         ({"backbone": 3}, "backbone must be a mapping"),
+        ({"backbone": {"name": "lenet5"}}, "a key of backbone must be one of 'normalize', 'options'; got 'name'"),
+        ({"model": Net(), "backbone": {"options": {}}}, "a key of backbone must be one of 'normalize'; got 'options'"),
         ({"input": {"mena": 1}}, "a recipe has no key 'input.mena'; did you mean 'mean'"),
         ({"optimizer": {}}, "a keyword of Trainer must be one of 'backbone', .*; got 'optimizer'"),
         ({"name": "a/b"}, "name must be letters, digits"),

@@ -175,9 +175,10 @@ class Backbone(nn.Module):
 
 
 def shell(network: nn.Module) -> tuple[str, Backbone | None]:
-    """(its name within the network, the `Backbone` in it, if there is one)."""
+    """(where the net is in a network that may have `UnitFeatures` after it, the `Backbone` in it, if there is one)."""
     found = ((name, module) for name, module in network.named_modules() if isinstance(module, Backbone))
-    return next(found, ("", None))
+    unit = isinstance(network, nn.Sequential) and len(network) == 2 and isinstance(network[1], UnitFeatures)
+    return next(found, ("0" if unit else "", None))
 
 
 def check_sizes(

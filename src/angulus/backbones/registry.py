@@ -106,8 +106,11 @@ def stored_options(name: str, options: Mapping[str, object]) -> dict[str, object
 
 
 def stored(network: nn.Module | None, name: str, options: Mapping[str, object]) -> tuple[str, dict[str, object]]:
-    """The name and options to store a model with, from which `rebuild` makes the network without its first weights."""
-    own = None if network is None else shell(network)[1]
+    """The name and options to store a model with, from which `rebuild` makes the network without its first weights.
+
+    A network of the user's own keeps its name, also if it contains one of these backbones.
+    """
+    own = None if network is None or name.startswith(OWN) else shell(network)[1]
     return (name, stored_options(name, options)) if own is None or own.stored is None else own.stored
 
 

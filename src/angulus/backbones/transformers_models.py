@@ -24,6 +24,7 @@ from angulus.core.checks import InputError
 PREFIX = "transformers:"
 CONFIG, WEIGHTS, PROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
 FETCHED = (CONFIG, PROCESSOR, "model*.safetensors", "model.safetensors.index.json")
+ATTENTION = "sdpa"  # transformers' own default; a config.json could name a kernel on a hub, whose code would run
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
@@ -261,7 +262,7 @@ def _load(what: str, kind: str, folder: Path, net: nn.Module, own_head: bool) ->
     try:
         theirs, report = getattr(transformers, _KINDS[kind].model).from_pretrained(
             folder, use_safetensors=True, local_files_only=True, output_loading_info=True, dtype=torch.float32,
-            **dict(_KINDS[kind].options), **more,
+            attn_implementation=ATTENTION, **dict(_KINDS[kind].options), **more,
         )  # fmt: skip
     except Exception as error:  # no or damaged weights, or of another shape
         raise InputError(f"{what}: its {WEIGHTS} cannot be loaded: {checks.one_line(error):.300}") from error

@@ -236,7 +236,7 @@ def _is_measured(entry: Entry, where: Path) -> bool:
     if done < runs or not (where / "comparison.json").exists():
         return False
     try:
-        saved = recipes.load(str(where / RECIPE))
+        saved = recipes.stored(where / RECIPE)
     except checks.InputError:
         return False
     threads = dataclasses.replace(saved.training, threads=entry.recipe.training.threads)

@@ -32,7 +32,7 @@ from angulus.training.settings import SGD, STRICT, Count, Training, Validation
 
 __all__ = [
     "Recipe", "compose", "default_folder", "dump", "find", "flat", "load", "override", "parse_yaml", "read", "shipped",
-    "to_yaml", "validate", "variant",
+    "stored", "to_yaml", "validate", "variant", "with_own_input",
 ]  # fmt: skip
 
 FOLDERS = (Path(__file__).parents[1] / "recipes", Path(__file__).parents[3] / "recipes")
@@ -189,6 +189,11 @@ def load(path: str | Path, overrides: Iterable[str] = (), plugins: Iterable[str]
     return validate(compose(str(path), overrides, plugins))
 
 
+def stored(path: Path) -> Recipe:
+    """The recipe in a run's folder, which a stranger may have written: nothing that it names is read or fetched."""
+    return _validate(read(str(path)))
+
+
 def compose(path: str, overrides: Iterable[str] = (), plugins: Iterable[str] = ()) -> dict[str, Any]:
     """The mapping in a recipe file with overrides and the names of further loaded plugins."""
     content = override(read(path), overrides)
@@ -283,8 +288,11 @@ def to_yaml(recipe: Recipe) -> str:
 
 def validate(content: Mapping[str, Any]) -> Recipe:
     """Check a mapping against the schema; the first three errors are reported."""
+    return _validate(with_own_input(content))
+
+
+def _validate(content: Mapping[str, Any]) -> Recipe:
     plugin_files.refuse_unloaded(content.get("plugins"))  # first, since the loss may be theirs
-    content = _with_own_input(content)
     try:
         text = json.dumps(content, default=str)  # strict pydantic takes dataclasses from JSON, not from dicts
     except (TypeError, ValueError) as error:
@@ -295,10 +303,10 @@ def validate(content: Mapping[str, Any]) -> Recipe:
         raise InputError(schema.sentences(error, Recipe)) from error
 
 
-def _with_own_input(content: Mapping[str, Any]) -> Mapping[str, Any]:
+def with_own_input(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """The content with the mean, scale and size that the backbone's first weights were trained with as its input.
 
-    What the recipe says itself stays.
+    What the recipe says itself stays. This reads what is known of those weights, and may fetch it.
     """
     backbone, given = content.get("backbone"), content.get("input", {})
     if not isinstance(backbone, Mapping) or not isinstance(given, Mapping) or not isinstance(backbone.get("name"), str):

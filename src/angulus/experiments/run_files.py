@@ -126,7 +126,7 @@ def refuse_other_recipe(recipe: Recipe, folder: Path, *, longer: bool = False) -
 
     With `longer`, more epochs are accepted if the schedule does not depend on their number.
     """
-    stored = recipes.load(folder / RECIPE)
+    stored = recipes.stored(folder / RECIPE)
     old, new = _comparable(stored), _comparable(recipe)
     schedule = recipe.training.schedule
     for key in new | old:

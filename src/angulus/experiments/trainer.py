@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # pydantic, YAML and what evaluates are imported when a train
 
 EVENTS = ("on_start", "on_step", "on_epoch", "on_end")
 SECTIONS = ("backbone", "input", "augment", "head", "validation", "evaluation")  # of a recipe, as keywords
+OPTIONS = ("normalize", "options")  # of backbone; the second for one by its name
 EMBEDDING_SIZE = 128  # of a backbone by its name
 TIMEOUT_S = 600.0  # that a process of torchrun waits for another
 
@@ -102,13 +103,14 @@ class Trainer:
             embedding_size: d, 128 by default; of your own network or a loaded model it is known.
             callbacks: see `angulus.Callback`.
             progress: whether to show loss, images/s and time left.
-            sections: others of a recipe, as mappings: backbone (options, normalize), input, augment, head, validation,
-                evaluation. `input` is (x − 127.5) / 127.5 by default, or a loaded model's own.
+            sections: others of a recipe, as mappings: backbone (normalize, and options of one by its name), input,
+                augment, head, validation, evaluation. `input` is a loaded model's own by default, or that of the first
+                weights of a backbone by its name, or (x − 127.5) / 127.5.
 
         Raises:
             InputError: names the argument, the rule and the value.
         """
-        from angulus.experiments.recipe import Recipe
+        from angulus.experiments.recipe import Recipe, with_own_input
         from angulus.training.settings import Training
 
         for keyword in sections:
@@ -134,16 +136,17 @@ class Trainer:
         options = sections.pop("backbone", {})
         if not isinstance(options, Mapping):
             raise InputError(f"backbone must be a mapping, such as {{'normalize': True}}; got {type(options).__name__}")
+        for key in options:
+            checks.choice("a key of backbone", key, OPTIONS if isinstance(model, str) else OPTIONS[:1])
         backbone = _backbone(self.model, embedding_size) | dict(options)
         label = backbone["name"].removeprefix(OWN)
         recipe = Recipe(
             name=name or re.sub(r"[^A-Za-z0-9.+_-]", "-", f"{label}-{self.splits.name}"),
             title=f"{label} on {self.splits.name}",
             data=section,  # type: ignore[arg-type]  # a mapping, which `schema.from_python` takes
-            backbone=backbone,  # type: ignore[arg-type]
             objective=_objective(loss),
             training=args or Training(),
-            **sections,
+            **with_own_input({**sections, "backbone": backbone}),
         )
         if isinstance(self.model, nn.Module):
             size = _feature_size(self.model, recipe.input, self.splits.train)

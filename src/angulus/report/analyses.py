@@ -46,7 +46,7 @@ def _write_plots(comparison: Comparison) -> list[Path]:
     recipe, grid, folder = comparison.recipe, section(comparison.recipe), comparison.folder / "plots"
     folders, tests = _folders(comparison), _tests(comparison)
     splitter = grid.quality_split or next(iter(grid.grid))
-    images = build.splits(recipes.load(folders[splitter] / RECIPE) if grid.folds else recipe).test
+    images = build.splits(recipes.stored(folders[splitter] / RECIPE) if grid.folds else recipe).test
     files.make_folder(folder)
     written = []
     if (dots := comparison_dots(comparison)) is not None:
@@ -181,7 +181,7 @@ def _loss_by_epoch(comparison: Comparison) -> Iterator[tuple[str, Chart]]:
     lines = {}
     for name, folder in _folders(comparison).items():
         rows = [row for row in read_lines(folder / METRICS) if "loss" in row]  # others hold measurements only
-        epochs = recipes.load(folder / RECIPE).training.epochs
+        epochs = recipes.stored(folder / RECIPE).training.epochs
         losses = defaultdict(list)
         for row in rows:
             losses[1 + (row["step"] - 1) * epochs // rows[-1]["step"]].append(row["loss"])
@@ -232,7 +232,7 @@ def _probability_map(comparison: Comparison) -> Iterator[tuple[str, Chart]]:
         features = load_test(folder)["features"]
         if features.shape[1] == 2:
             state = saved_weights(load_checkpoint(folder / CHECKPOINT), "head")
-            objective = recipes.load(folder / RECIPE).objective
+            objective = recipes.stored(folder / RECIPE).objective
             if objective.needs_counts:  # by margins, which logits have none of: any counts will do
                 objective = objective.with_counts(range(1, len(state["weight"]) + 1))
             head = DenseHead(2, len(state["weight"]), objective)

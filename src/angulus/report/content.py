@@ -133,7 +133,7 @@ class _ContentReader:
         return name
 
     def _comparison(self, path: Path) -> None:
-        recipe, lines = keep_finished(recipes.load(path / RECIPE), path, self.data)
+        recipe, lines = keep_finished(recipes.stored(path / RECIPE), path, self.data)
         self.content.left_out.extend(lines)
         if recipe is None:
             return

@@ -123,7 +123,7 @@ class DataSets:
 
 def read_run(name: str, folder: Path, reference: Path | None, data: DataSets, draws: int) -> FinishedRun:
     """Read a finished run; the norms of the `reference` run, or else its own, split good from low quality."""
-    recipe = recipes.load(folder / RECIPE)
+    recipe = recipes.stored(folder / RECIPE)
     results = read_results(folder)
     if "folds" in results:
         raise InputError(f"{folder} pools folds, each with its own model; give the comparison, or one of its folds")

@@ -119,7 +119,7 @@ def _origins(content: Content) -> Section:
     blocks: list[Any] = []
     for comparison in content.comparisons:
         name = comparison.recipe.name
-        whole = recipes.load(comparison.folder / RECIPE)  # with what has not finished
+        whole = recipes.stored(comparison.folder / RECIPE)  # with what has not finished
         blocks.append(Folded(f"Recipe of the comparison {name}", recipes.to_yaml(whole)))
         blocks.append(_values_table(f"Environment of the comparison {name}", comparison.environment))
     compared = {comparison.recipe.name for comparison in content.comparisons}

@@ -26,7 +26,7 @@ def describe_progress(folder: Path, data: DataSets) -> str:
     if not (folder / CHECKPOINT).exists():
         return "no step is saved yet"
     done = load_checkpoint(folder / CHECKPOINT)["progress"]["step"]
-    recipe = recipes.load(folder / RECIPE)
+    recipe = recipes.stored(folder / RECIPE)
     steps = data.steps(recipe)
     if done == steps:
         return f"all {steps:,} steps are done, the evaluation is not"
@@ -109,7 +109,7 @@ def _why_missing(folder: Path, recipe: Recipe, data: DataSets) -> str:
         read_results(folder)
         read_test(folder)
         for part in (folder, *(folder / name for name in grid.parts if name)):
-            if being_measured(part) or recipes.load(part / RECIPE).evaluation != recipe.evaluation:
+            if being_measured(part) or recipes.stored(part / RECIPE).evaluation != recipe.evaluation:
                 return "measured by another recipe, and not yet again by this one"
     except (checks.InputError, OSError) as error:
         return str(error)

@@ -75,5 +75,6 @@ def applied(ema: Ema | None) -> Iterator[None]:
 
 def _averaged(part: str, module: nn.Module) -> list[Tensor]:
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    kept = [buffer for buffer in module.buffers() if buffer.is_floating_point()] if part == "backbone" else []
-    return [*trained, *kept]
+    saved = module.state_dict(keep_vars=True).values()  # without masks and tables, whose -inf has no mean
+    moving = [each for each in saved if not isinstance(each, nn.Parameter) and each.is_floating_point()]
+    return [*trained, *(moving if part == "backbone" else [])]

@@ -36,7 +36,7 @@ def parameters_by_name(backbone: nn.Module) -> list[tuple[str, nn.Parameter, boo
     """(name, parameter, whether it comes after a net of another library) of each parameter, in the net's order."""
     place, own = shell(backbone)
     outer = f"{place}." if place else ""
-    inner = f"{outer}{own.net_prefix}" if own is not None else ""
+    inner = f"{outer}{own.net_prefix}" if own is not None else outer
     foreign = inner != outer
     return [
         (

@@ -97,7 +97,7 @@ def fit(
     with closing(MetricsLog(folder, progress.step, job)) as log, stop_requests() as stop_requested, calls:
         if progress.step < steps:
             calls("on_start", record(math.nan, 0, {}))
-            calls.raise_failure()
+            ranks.run_on_all(calls.raise_failure)
         for rows in remaining_batches(len(job.images), settings, progress.step):
             # Train one step
             started = time.perf_counter()

@@ -45,6 +45,9 @@ def from_arrays(images: Any, labels: Any, class_names: tuple[str, ...] | None = 
     if values.ndim != 1 or values.dtype.kind not in "iuUO":
         got = f"{values.dtype} {list(values.shape)}"
         raise InputError(f"labels must be [N] whole numbers or names, one for each image; got {got}")
+    for row, value in enumerate(values if values.dtype.kind == "O" else ()):
+        if not isinstance(value, str | int | np.integer):  # such as None or NaN, where a table has a gap
+            raise InputError(f"labels must be whole numbers or names; got {value!r:.80} at row {row}")
     names, numbers = np.unique(values.astype(str) if values.dtype.kind == "O" else values, return_inverse=True)
     found = tuple(map(str, names.tolist()))
     if class_names is not None:
@@ -67,6 +70,9 @@ def _pixels(images: Any) -> torch.Tensor:
     if channels_last and tensor.shape[-1] not in (1, 3):
         rule = "an array of images must be [N, height, width] or [N, height, width, channels] with 1 or 3 channels"
         raise InputError(f"{rule}; got {list(tensor.shape)}; a tensor has its channels second")
+    if tensor.ndim == 4 and not channels_last and tensor.shape[-1] in (1, 3) and tensor.shape[1] > 4:
+        rule = "a tensor of images must be [N, channels, height, width]"
+        raise InputError(f"{rule}; got {list(tensor.shape)}; put its channels second, by images.permute(0, 3, 1, 2)")
     return tensor.permute(0, 3, 1, 2).contiguous() if channels_last else tensor
 
 
