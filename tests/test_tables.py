@@ -166,6 +166,10 @@ def two_steps(name: str, folder: Path) -> tuple[dict[str, Any], Splits]:
     names, paper = Compare(**grid).grid, content.get("published") or {}
     for table in paper.keys() & {"accuracy", "mean_norm", "columns"}:
         paper[table] = {each: numbers for each, numbers in paper[table].items() if each in names}
+    claims = content.get("claims", [])
+    content["claims"] = [
+        each for each in claims if {each["variant"], each.get("than", each["variant"])} <= names.keys()
+    ]
     content["needs"] = {}
     return content, splits
 

@@ -247,7 +247,7 @@ def test_build_refuses_options_of_other_nets() -> None:
     with pytest.raises(InputError, match="squeeze_excitation must be true or false; got 1"):
         build("ir18", **sizes, squeeze_excitation=1)
     with pytest.raises(
-        InputError, match="'ir18' must be one of 'dropout', 'squeeze_excitation'; got 'dropuot'; did you"
+        InputError, match="'ir18' must be one of 'dropout', 'squeeze_excitation', 'subsample'; got 'dropuot'; did you"
     ):
         build("ir18", **sizes, dropuot=0.1)
     with pytest.raises(InputError, match=r"options of the backbone 'spherenet20' must be left out, .*; got 'dropout'"):

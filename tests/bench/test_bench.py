@@ -232,7 +232,7 @@ def test_the_remaining_scripts_run(results: Results) -> None:
 
 def test_start_times_imports_in_new_processes(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(start, "IMPORTS", {"import json": "pass"})
-    monkeypatch.setattr(start, "COMMANDS", {"python -c pass": ("-c", "pass")})
+    monkeypatch.setattr(start, "COMMANDS", {"python -c sum": ("-c", "sum(range(10**6))")})
     start.main(["--rounds", "1", "--save"])
     imported, command = results("start")
     assert imported["what"] == "import json" and 0 < imported["low_s"] == imported["median_s"]

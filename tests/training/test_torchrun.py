@@ -151,7 +151,7 @@ def test_a_process_that_torchrun_asks_to_end_still_says_what_happened(tmp_path: 
     ("arguments", "sentence"),
     [
         (["train", "demo", "data.name=digitz"], "data.name must be one of"),
-        (["demo"], "torchrun starts several processes, which only embed, evaluate megaface, evaluate trillion-pairs"),
+        (["demo"], "torchrun starts several processes, which only embed, evaluate megaface, evaluate"),
     ],
 )
 def test_a_refusal_is_told_once(arguments: list[str], sentence: str, tmp_path: Path) -> None:

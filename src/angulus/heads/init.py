@@ -48,8 +48,8 @@ def spread(num_classes: int, embedding_size: int, seed: int) -> Tensor:
     Source: Rankin 1955 for C ≤ 2d; the repulsion is Angulus's own.
 
     >>> frame = spread(4, 3, seed=0)
-    >>> (frame @ frame.T)[0].round(decimals=3).tolist()
-    [1.0, -0.333, -0.333, -0.333]
+    >>> [f"{cosine:.3f}" for cosine in (frame @ frame.T)[0].tolist()]
+    ['1.000', '-0.333', '-0.333', '-0.333']
     """
     classes, size = num_classes, embedding_size
     generator = torch.Generator().manual_seed(seed)

@@ -58,7 +58,7 @@ class Resampling:
         """How the intervals of a result came about, by its choices; without draws if it has none.
 
         >>> Resampling.of(Result("pairs", (), {"intervals": Resampling("people", 50, 7).describe()}, {}))
-        Resampling(unit='people', draws=50, seed=7, keeps_sizes=False)
+        Resampling(unit='people', draws=50, seed=7, keeps_sizes=False, needs='')
         """
         described = str(result.choices.get("intervals", ""))
         found = re.match(r"95 % of (\d+) resamples of the (.+?) \(seed (\d+)\)", described)
