@@ -40,7 +40,7 @@ def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> tuple[Column
         with parquet.ParquetFile(path, read_dictionary=words, page_checksum_verification=True) as file:
             parts: dict[str, list[NDArray[Any]]] = {name: [] for name in wanted if name not in MATRICES}
             start = 0
-            for batch in file.iter_batches(_ROWS, columns=wanted):
+            for batch in file.iter_batches(_ROWS, columns=wanted, use_threads=False):
                 for name, column in zip(batch.schema.names, batch.columns, strict=True):
                     if name in parts:
                         parts[name].append(_single(path, name, column, name in texts, arrow))

@@ -195,7 +195,7 @@ def image_places(file: BinaryIO, where: str) -> Places:
 
 def stored_column(file: pq.ParquetFile, name: str, where: str) -> pa.ChunkedArray:
     """Read a column of a part; `InputError` unless it has one value per row."""
-    column = file.read([name]).column(0)
+    column = file.read([name], use_threads=False).column(0)  # see `read_column`
     if len(column) != file.metadata.num_rows:
         raise damaged(where, f"its column {name} has {len(column)} values for {file.metadata.num_rows} rows")
     return column
@@ -250,7 +250,8 @@ def read_column(blobs: Blobs, name: str, count: int) -> NDArray[Any]:
         raise InputError(f"column must be one of {listed} of {blobs.where}; got {name!r}{nearest(name, known)}")
     where = f"{blobs.where}/{_column_file(name)}"
     with blobs.open(_column_file(name)) as file, reading(where):
-        column = open_part(file).read().column(0).combine_chunks()
+        # on this thread alone: a reader thread that meets a damaged page as the process ends can abort it
+        column = open_part(file).read(use_threads=False).column(0).combine_chunks()
         if len(column) != count:
             rule = f"column {name!r} of {blobs.where} must have {count} values, one per row"
             raise InputError(f"{rule}; got {len(column)}")
