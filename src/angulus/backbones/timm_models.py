@@ -85,7 +85,7 @@ def timm_net(name: str, /, in_channels: int, image_size: ImageSize, embedding_si
         image_size: height and width in pixels, or one number for both; nets with positions want `img_size` as well.
         options: of what else `timm.create_model` takes, plain values that shape the net (`img_size`, `drop_path_rate`,
             `global_pool` ...), and `FIRST_WEIGHTS`, such as `pretrained`. A model is stored without those, and rebuilt
-            from the others. Besides, those of `foreign.OPTIONS`: `pooling` (cls, mean, gem, attention) in place of the
+            from the others. Also those of `foreign.OPTIONS`: `pooling` (cls, mean, gem, attention) in place of the
             net's own, `feature_activation` (such as bnneck), and `lora`.
 
     Raises:

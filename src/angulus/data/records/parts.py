@@ -250,7 +250,7 @@ def read_column(blobs: Blobs, name: str, count: int) -> NDArray[Any]:
         raise InputError(f"column must be one of {listed} of {blobs.where}; got {name!r}{nearest(name, known)}")
     where = f"{blobs.where}/{_column_file(name)}"
     with blobs.open(_column_file(name)) as file, reading(where):
-        # on this thread alone: a reader thread that meets a damaged page as the process ends can abort it
+        # on this thread alone: with reader threads, damaged pages were seen to abort the process
         column = open_part(file).read(use_threads=False).column(0).combine_chunks()
         if len(column) != count:
             rule = f"column {name!r} of {blobs.where} must have {count} values, one per row"
