@@ -12,6 +12,7 @@ from angulus.evaluation.metrics.verification import FoldAccuracy, best_of, tar_a
 from angulus.evaluation.protocols import by_group, scored
 from angulus.evaluation.protocols.figures import Resampling, measure, rate_label, supported_rates
 from angulus.evaluation.protocols.result import Curve, Result
+from angulus.evaluation.registry import WITHOUT_FAILURES
 
 PROTOCOL = "pairs"
 MEASURED = scored.MEASURED
@@ -66,8 +67,8 @@ def evaluate(
     thresholds, spreads, chosen = _operating(samples)
     if enrolled is not pair_scores.samples:
         more = _operating({**enrolled, "fars": samples["fars"]})
-        thresholds |= {f"{name}{scored.WITHOUT}": value for name, value in more[0].items()}
-        spreads |= {f"{name}{scored.WITHOUT}": value for name, value in more[1].items()}
+        thresholds |= {f"{name}{WITHOUT_FAILURES}": value for name, value in more[0].items()}
+        spreads |= {f"{name}{WITHOUT_FAILURES}": value for name, value in more[1].items()}
     at_fars = {far: thresholds[f"TAR@FAR={rate_label(far)}"] for far in kept}
     if chosen is None:
         notes += ("the list has no folds: no threshold can be chosen on other pairs than it is tried on",)

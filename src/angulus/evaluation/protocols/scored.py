@@ -14,12 +14,12 @@ from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, S
 from angulus.evaluation.metrics.verification import PresortedFolds
 from angulus.evaluation.protocols.figures import few_pairs_notes
 from angulus.evaluation.protocols.vectors import METRICS, flip_choice, pair_scores, projected
+from angulus.evaluation.registry import WITHOUT_FAILURES
 
 COLUMNS = ("left", "right", "same", "folds", "left_identity", "right_identity")  # what names pairs
 DISTINCT = "distinct"  # the sample that numbers distinct pairs, of a list that repeats some
 FAILED = "failed"  # the sample that says which pairs have an image without embedding, if some have
 MEASURED = ("scores", "fold_scores", "norms", FAILED)  # samples that the embeddings gave; the others say which pairs
-WITHOUT = ", without failures"  # how figures end that leave those pairs out
 
 _NO_NORMS = (
     "the quality of the pairs is unknown: the column norms of {source} is from before the vectors were normalised, so "
@@ -256,7 +256,7 @@ def both_ways(figures_of: Callable[[Samples], Statistic], samples: Samples) -> S
     kept, rest = ~samples[FAILED], figures_of(without_failures(samples))
 
     def figures(weights: Floats) -> dict[str, float]:
-        without = {f"{name}{WITHOUT}": value for name, value in rest(weights[kept]).items()}
+        without = {f"{name}{WITHOUT_FAILURES}": value for name, value in rest(weights[kept]).items()}
         return {**whole(weights), **without}
 
     return figures
