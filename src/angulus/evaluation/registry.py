@@ -96,8 +96,8 @@ class Protocol:
             wanted = number.removesuffix(WITHOUT_FAILURES) if options.get("missing") == "fail" else number
             if not any(name.startswith(f"{wanted}, ") or re.fullmatch(_any_name(name), wanted) for name in known):
                 raise checks.InputError(
-                    f"{where}: column {title!r} shows {number!r}, which the protocol {self.name} does not measure; with "
-                    f"these options it measures {', '.join(map(repr, known))}{checks.nearest(number, known)}"
+                    f"{where}: column {title!r} shows {number!r}, which the protocol {self.name} does not measure; "
+                    f"with these options it measures {', '.join(map(repr, known))}{checks.nearest(number, known)}"
                 )
 
     def _numbers(self, options: Mapping[str, Any]) -> Iterator[str]:
@@ -112,7 +112,9 @@ class Protocol:
                 for parameter in self.options
                 if parameter.name == key
             ]
-            lists = [value if isinstance(value, list | tuple) else () if value is None else (value,) for value in values]
+            lists = [
+                value if isinstance(value, list | tuple) else () if value is None else (value,) for value in values
+            ]
             for chosen in itertools.product(*lists):
                 words = [rate_label(value) if isinstance(value, float) else str(value) for value in chosen]
                 yield figure.format(**dict(zip(keys, words, strict=True)), **{"*": "*"})
@@ -184,7 +186,7 @@ LOW_FRACTION = Parameter("low_fraction", "Share of the samples that is low quali
 
 MISSING = Parameter(
     "missing",
-    "Images of the list without embedding: refuse; or fail: failures to enrol, which match nobody.",
+    "Images of a list without embedding: refuse; or fail: failures to enrol, which match nobody.",
     default="refuse",
 )
 ID_RULE = (
@@ -205,6 +207,7 @@ _TEMPLATES = (
     Parameter("norm", "Weight images by the feature's norm (N1) or not (N0).", bool, True),
     Parameter("detector", "Weight images by the detector's score (D1) or not (D0).", bool, False),
     FLIP,
+    MISSING,
 )
 _PAIR_LIST = _file("pairs", "The list of pairs.")
 _YTF = _file("pairs", "YouTube Faces' splits.txt.")
@@ -325,6 +328,7 @@ _TABLE = (
                 usual=(1e-2,),
             ),
             Parameter("rank", "The true subject must be within this rank for the DIR.", int, 1),
+            MISSING,
         ),
         by_group=True,
         figures=tuple(
@@ -339,7 +343,7 @@ _TABLE = (
         "accuracy over folds of pairs of videos",
         "embeddings of frames; splits.txt",
         lists=(_YTF,),
-        options=(_SCORE, Parameter("c", "The SVM's regularisation.", float, 1.0), FLIP, FARS, *_BOOTSTRAP),
+        options=(_SCORE, Parameter("c", "The SVM's regularisation.", float, 1.0), FLIP, FARS, MISSING, *_BOOTSTRAP),
         by_group=True,
         figures=_RATES,
     ),
@@ -403,6 +407,7 @@ _TABLE = (
                 "ranks", "k of rank-k; repeat for several. Default: 1 and 10.", list[int], flag="--rank", usual=(1, 10)
             ),
             replace(FARS, usual=(1e-4, 1e-5, 1e-6)),
+            MISSING,
             *_BOOTSTRAP,
             *ID_RULE,
         ),

@@ -54,6 +54,8 @@ def read_groups(path: Path, change: Callable[[str], str] = str) -> dict[str, str
 def with_groups(embeddings: Embeddings, path: Path, *, needed: bool = True) -> Embeddings:
     """The embeddings with the groups of the CSV; images that it does not name have none.
 
+    The groups of images without embedding are kept in `absent_groups`, so that failures to enrol count in theirs.
+
     Its ids are changed by the rule of the embeddings. If then none is found, image suffixes (.jpg, .png, ...) are
     dropped on both sides.
 
@@ -71,7 +73,11 @@ def with_groups(embeddings: Embeddings, path: Path, *, needed: bool = True) -> E
         ids = [stem(name) for name in ids]
         named = read_groups(path, lambda name: stem(rule.change(name)))
     if not named.keys().isdisjoint(ids):
-        return replace(embeddings, groups=np.asarray(text_array([named.get(name, "") for name in ids])))
+        groups = np.asarray(text_array([named.get(name, "") for name in ids]))
+        absent = {name: group for name, group in named.items() if name not in set(ids)}
+        return replace(
+            embeddings, groups=groups, absent_groups={stem(name): group for name, group in absent.items()} | absent
+        )
     if not needed:
         return embeddings
     raise InputError(

@@ -17,6 +17,7 @@ from angulus.evaluation.metrics.intervals import Floats, Rows, Samples, Statisti
 from angulus.evaluation.metrics.verification import FoldAccuracy, PresortedFolds, balanced_accuracy, tar_at_far
 from angulus.evaluation.protocols import figures as reporting
 from angulus.evaluation.protocols.by_group import Point, Trials, measure_groups, number_groups, searches, shared_group
+from angulus.evaluation.protocols.failures import BELOW, renamed
 from angulus.evaluation.protocols.figures import Resampling, measure, rate_label, supported_rates
 from angulus.evaluation.protocols.group_rates import GroupFigures
 from angulus.evaluation.protocols.pairs import curves as error_curves
@@ -25,6 +26,7 @@ from angulus.evaluation.protocols.template_stream import LEAST, Stream
 from angulus.evaluation.protocols.templates import Templates
 
 PROTOCOL = "ijb-verify"
+FAILED_COUNTS = "failed_counts"  # the sample of failed impostor comparisons by subjects, if templates failed
 MEASURED = (  # the samples that the embeddings gave; the others say which comparisons they are of
     "genuine_scores",
     "genuine_norms",
@@ -32,6 +34,7 @@ MEASURED = (  # the samples that the embeddings gave; the others say which compa
     "impostor_first",
     "impostor_second",
     "cut",
+    FAILED_COUNTS,
 )
 
 MOST_FOLDS = 1000  # each takes a threshold of its own in each resample
@@ -77,23 +80,22 @@ def verify(
         stream.add(block)
     stream.require_both()
     distinct = stream.distinct()
-    repeats = stream.genuine + stream.impostors - sum(distinct)
-    kept, notes = supported_rates(fars, distinct[1], impostors="distinct " * bool(repeats) + "impostor pairs")
+    repeats = stream.genuine + stream.impostors - sum(distinct[:2])
+    kept, notes = supported_rates(fars, distinct[2], impostors="distinct " * bool(repeats) + "impostor pairs")
     if repeats:
         notes += (f"{repeats:,} comparisons repeat another; they do not count for which FARs the list can show",)
     samples = {**stream.samples(kept, _SPARE), "folds": np.array(folds)}
-    tail = _Tail.from_samples(samples)
-    comparable = _Folds.from_samples(samples, tail)
-    figures, units = _statistic(tail, comparable, kept)
-    once = tail.weigh(np.ones(units.count))
-    curve, accuracy = tail.curve(once), comparable.accuracy(once)
-    at_fars = {far: tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept}
-    thresholds = {f"TAR@FAR={rate_label(far)}": threshold for far, threshold in at_fars.items()}
-    balanced = _balanced(curve, tail.reach(once))
-    if balanced is None:
+    parts = _parts(samples)
+    tail = parts[0][0]
+    thresholds, spreads, accuracy = _operating(*parts[0], kept)
+    for part in parts[1:]:
+        more = _operating(*part, kept)
+        thresholds, spreads = thresholds | renamed(more[0]), spreads | renamed(more[1])
+    at_fars = {far: thresholds[f"TAR@FAR={rate_label(far)}"] for far in kept}
+    once = tail.weigh(np.ones(len(samples["subjects"])))
+    curve = tail.curve(once)
+    if "balanced accuracy" not in thresholds:
         notes += ("no balanced accuracy: its threshold may lie below the impostors kept; a higher FAR keeps more",)
-    else:
-        thresholds["balanced accuracy"] = balanced[0]
     if accuracy is not None:
         nothing = stream.impostors / (stream.genuine + stream.impostors)
         note = f"± of the accuracy: standard error over {folds} folds; to accept nothing is {nothing:.6g} accurate"
@@ -104,7 +106,7 @@ def verify(
     resampling = Resampling("subjects", draws, seed, keeps_sizes=accuracy is not None)
     return measure(
         PROTOCOL,
-        (figures, units),
+        _statistic(parts, kept),
         samples,
         {
             **templates.choices(),
@@ -119,13 +121,14 @@ def verify(
             **({"repeated comparisons": repeats} if repeats else {}),
             "templates": len(templates),
             "images": templates.images,
-            "subjects": units.count,
+            **templates.counts(),
+            "subjects": len(samples["subjects"]),
             "folds": folds,
         },
         resampling,
         thresholds=thresholds,
-        spreads={} if accuracy is None else {"accuracy": accuracy.standard_error},
-        curves=error_curves(curve, PROTOCOL),
+        spreads=spreads,
+        curves=error_curves(curve, PROTOCOL, failures=FAILED_COUNTS in samples),
         notes=(*_warnings(tail, curve, kept), *notes, note),
         by_group=_by_group(tail, samples, templates, at_fars, resampling),
         about={**templates.origin, "templates": templates.source},
@@ -176,11 +179,53 @@ def statistic(samples: Samples) -> tuple[Statistic, Units]:
 
     A resample has no figure whose threshold would lie below the impostors that are kept.
     """
+    return _statistic(_parts(samples), samples["fars"].tolist())
+
+
+def _statistic(parts: Sequence[tuple[_Tail, _Folds]], fars: Sequence[float]) -> tuple[Statistic, Units]:
+    units, whole = Units.of(np.arange(parts[0][0].pairs.shape[0])), _figures(*parts[0], fars)
+    if len(parts) == 1:
+        return whole, units
+    rest = _figures(*parts[1], fars)
+    return (lambda drawn: {**whole(drawn), **renamed(rest(drawn))}), units
+
+
+def _parts(samples: Samples) -> list[tuple[_Tail, _Folds]]:
+    """All comparisons, and if some failed, those without failures."""
     tail = _Tail.from_samples(samples)
-    return _statistic(tail, _Folds.from_samples(samples, tail), samples["fars"].tolist())
+    both = [(tail, _Folds.from_samples(samples, tail))]
+    return both if FAILED_COUNTS not in samples else both + _parts(_without_failures(samples))
 
 
-def _statistic(tail: _Tail, folds: _Folds, fars: Sequence[float]) -> tuple[Statistic, Units]:
+def _without_failures(samples: Samples) -> dict[str, Any]:
+    """The samples of the comparisons whose templates both have embeddings; the subjects stay."""
+    rest = {name: values for name, values in samples.items() if name != FAILED_COUNTS}
+    for kind, columns in (("genuine", ("scores", "subjects", "norms")), ("impostor", ("scores", "first", "second"))):
+        kept = samples[f"{kind}_scores"] > BELOW
+        if not kept.any():
+            raise checks.InputError(
+                f"comparisons need at least one {kind} one of two templates with embeddings; got none"
+            )
+        rest |= {f"{kind}_{name}": samples[f"{kind}_{name}"][kept] for name in columns}
+    rest["pair_counts"] = samples["pair_counts"] - samples[FAILED_COUNTS]
+    return rest
+
+
+def _operating(
+    tail: _Tail, folds: _Folds, fars: Sequence[float]
+) -> tuple[dict[str, float], dict[str, float], FoldAccuracy | None]:
+    """Thresholds and spreads of the figures that have one, and the accuracy of the folds, if there is one."""
+    once = tail.weigh(np.ones(tail.pairs.shape[0]))
+    curve = tail.curve(once)
+    thresholds = {f"TAR@FAR={rate_label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in fars}
+    balanced = _balanced(curve, tail.reach(once))
+    if balanced is not None:
+        thresholds["balanced accuracy"] = balanced[0]
+    accuracy = folds.accuracy(once)
+    return thresholds, {} if accuracy is None else {"accuracy": accuracy.standard_error}, accuracy
+
+
+def _figures(tail: _Tail, folds: _Folds, fars: Sequence[float]) -> Statistic:
     def figures(drawn: Floats) -> dict[str, float]:
         weights = tail.weigh(drawn)
         if not weights.genuine.any() or weights.kept <= 0:
@@ -194,7 +239,7 @@ def _statistic(tail: _Tail, folds: _Folds, fars: Sequence[float]) -> tuple[Stati
         accuracy = folds.accuracy(weights)
         return values if accuracy is None else {**values, "accuracy": accuracy.mean}
 
-    return figures, Units.of(np.arange(tail.pairs.shape[0]))
+    return figures
 
 
 def _balanced(curve: ErrorCurve, reach: float) -> tuple[float, float] | None:
