@@ -9,7 +9,7 @@ import numpy as np
 from angulus.core.checks import InputError, nearest, shown
 from angulus.core.embeddings import Embeddings
 from angulus.core.formats.columns import known_or_empty, text_array
-from angulus.core.id_rule import AS_THEY_ARE, stem
+from angulus.core.id_rule import AS_THEY_ARE, propose, stem
 from angulus.evaluation.lists.named_columns import read_rows
 from angulus.evaluation.lists.text import malformed
 
@@ -68,7 +68,7 @@ def with_groups(embeddings: Embeddings, path: Path, *, needed: bool = True) -> E
         InputError: as `read_groups`, or the CSV names no image of the embeddings.
     """
     rule, ids = embeddings.id_rule or AS_THEY_ARE, embeddings.ids.tolist()
-    named = read_groups(path, rule.change)
+    named = listed = read_groups(path, rule.change)
     if named.keys().isdisjoint(ids):
         ids = [stem(name) for name in ids]
         named = read_groups(path, lambda name: stem(rule.change(name)))
@@ -82,5 +82,6 @@ def with_groups(embeddings: Embeddings, path: Path, *, needed: bool = True) -> E
         return embeddings
     raise InputError(
         f"{path} must name images of {embeddings.source}; none of its {len(named):,} ids is among them: its ids "
-        f"look like {shown(next(iter(named)))}, those of the embeddings like {shown(str(embeddings.ids[0]))}"
+        f"look like {shown(next(iter(listed)))}, those of the embeddings like {shown(str(embeddings.ids[0]))}"
+        + (f"; {way}" if (way := propose(embeddings.ids.tolist(), list(listed))) else "")
     )

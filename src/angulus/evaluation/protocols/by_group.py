@@ -373,6 +373,7 @@ def _notes(table: _Table, found: Sequence[ByGroup], points: Sequence[Point], kin
                 notes.append(
                     f"group {called} is too small for the {name} at {', '.join(at)}: {count:,} {word} "
                     f"{'trial' if count == 1 else 'trials'}; it is left out of what compares the groups there"
+                    + f"; add {word} trials within the group" * (not count)
                 )
         if side.unknown:
             notes.append(f"{side.unknown:,} {word} trials with an image of unknown group are in no rate by group")

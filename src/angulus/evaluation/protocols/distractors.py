@@ -28,7 +28,7 @@ from angulus.evaluation.protocols.sides import (
     require_apart,
     tally_result,
 )
-from angulus.evaluation.protocols.vectors import METRICS, flip_choice
+from angulus.evaluation.protocols.vectors import METRICS, flip_choice, require_alike
 from angulus.evaluation.registry import WITHOUT_FAILURES
 
 Lists = tuple[FeatureList, FeatureList] | None  # of the probes, of the distractors
@@ -93,6 +93,7 @@ def megaface(
     for k in ranks:
         checks.integer("rank", k, low=1)
     checks.choice("noise_rule", noise_rule, NOISE_RULES)
+    require_alike(probes, distractors)
     given, others, choices = _sides((probes, distractors), lists, noises, (noise_rule, missing), flip)
     sought = given.known_people()
     require_apart(sought.listed, others.listed)

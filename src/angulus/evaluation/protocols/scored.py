@@ -143,6 +143,9 @@ def score(
         InputError: an image without embedding, a pair that is listed as genuine and as impostor or compares an image
             with itself, embeddings of several models, PCA without folds, or more directions than there can be.
     """
+    for kind, listed in (("genuine (1)", pairs.same), ("impostor (0)", ~pairs.same)):
+        if not listed.any():
+            raise InputError(f"{pairs.source} must hold pairs of both kinds; it has no {kind} pair")
     both = embeddings.rows(np.concatenate([pairs.left, pairs.right]), pairs.source, missing=missing)
     left, right = both[: len(pairs)], both[len(pairs) :]
     failed = np.minimum(left, right) < 0

@@ -23,7 +23,7 @@ from angulus.evaluation.protocols.sides import (
     require_apart,
     tally_result,
 )
-from angulus.evaluation.protocols.vectors import METRICS, flip_choice
+from angulus.evaluation.protocols.vectors import METRICS, flip_choice, require_alike
 from angulus.evaluation.scoring.mates import Identities
 
 PROTOCOL = "trillion-pairs"
@@ -74,6 +74,7 @@ def evaluate(
 
     Source: the Trillion-Pairs challenge, DeepGlint, 2018 (FAR = 1e-9 and 1e-3); MV Table 5.
     """
+    require_alike(probes, gallery)
     given = Side.from_embeddings(probes, None, flip), Side.from_embeddings(gallery, None, flip)
     sought, held = given[0].known_people(), given[1]
     if held.people is not None and (held.people != "").any():
