@@ -163,7 +163,7 @@ def evaluate(
         curves=(Curve("cmc", kind, _CURVE.astype(np.float64), measured.curve),),
         guessing=(recall, guess),
         notes=(*notes, *searched.notes, *measured.notes),
-        sources={"embeddings": embeddings.source} | ({} if others is None else {"gallery": others.source}),
+        sources=embeddings.origin | ({} if others is None else {"gallery": others.source}),
         more={"classes": searched.classes, **_nearest(searched, measured, seed, options)},
         people="these people" if kind == REID else "these classes",
     )
