@@ -67,7 +67,7 @@ PAIRS = "{name: Digits, protocol: pairs, images: images, lists: {pairs: pairs.tx
             r"benchmark 'Digits' has no option 'metrik'; did you mean 'metric'\?; known: format, metric, flip, pca",
         ),
         ("columns: {}", "benchmark 'Digits' needs a name and at least one column"),
-        ("columns: {a: acuracy}", r"column 'a' shows 'acuracy', which the protocol pairs .*; did you mean 'accuracy'\?"),
+        ("columns: {a: acuracy}", r"column 'a' shows 'acuracy', which the .*; did you mean 'accuracy'\?"),
         ("columns: {a: TAR@FAR=0.001}", r"does not measure; .*'TAR@FAR=1e-3', .*; did you mean 'TAR@FAR=1e-6'\?"),
         ("columns: {a: TAR@FAR=1e-3}, options: {fars: [0.01]}", "'EER', 'TAR@FAR=1e-2', 'best accuracy"),
         ('columns: {a: "AUC, without failures"}', "which the protocol pairs does not measure"),

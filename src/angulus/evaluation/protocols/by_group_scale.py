@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from angulus.evaluation import scoring
 from angulus.evaluation.metrics.intervals import Flags, Floats, Rows
-from angulus.evaluation.protocols.by_group import Point, Trials, measure_groups, why_not
+from angulus.evaluation.protocols.by_group import Point, measure_groups, why_not
 from angulus.evaluation.protocols.failures import failed_pairs
 from angulus.evaluation.protocols.figures import Resampling, rate_label
 from angulus.evaluation.protocols.group_rates import GroupFigures
+from angulus.evaluation.protocols.group_trials import Trials
 from angulus.evaluation.protocols.vectors import Vectors
 
 

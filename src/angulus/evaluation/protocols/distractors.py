@@ -13,12 +13,13 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation import scoring
 from angulus.evaluation.lists.megaface import FeatureList
 from angulus.evaluation.metrics.intervals import Flags, Rows, Samples
-from angulus.evaluation.protocols.by_group import Point, measure_groups, searches
+from angulus.evaluation.protocols.by_group import Point, measure_groups
 from angulus.evaluation.protocols.by_group_scale import pair_figures, with_failed
 from angulus.evaluation.protocols.failures import BELOW, CHOICE, NEVER, failed_pairs, rate_among
 from angulus.evaluation.protocols.figures import Resampling, rate_label, supported_rates
 from angulus.evaluation.protocols.gallery_sizes import SizedSearches, best_by_size, sizes_up_to
 from angulus.evaluation.protocols.group_rates import GroupFigures
+from angulus.evaluation.protocols.group_trials import searches
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.sides import (
     Side,

@@ -14,11 +14,12 @@ from angulus.evaluation.lists.blufr import Blufr, BlufrTrial
 from angulus.evaluation.metrics.identification import OpenSetCurve, cmc, dir_at_far, open_set_curve
 from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, Statistic, Units
 from angulus.evaluation.protocols import failures
-from angulus.evaluation.protocols.by_group import Point, Trials, measure_groups, number_groups, searches, why_not
+from angulus.evaluation.protocols.by_group import Point, measure_groups, why_not
 from angulus.evaluation.protocols.by_group_scale import genuine_trials, impostor_trials, with_failed
 from angulus.evaluation.protocols.figures import Resampling, numbers, rate_label, share_warnings, supported_rates
 from angulus.evaluation.protocols.gallery_sizes import best_by_size, sizes_up_to
 from angulus.evaluation.protocols.group_rates import GroupFigures
+from angulus.evaluation.protocols.group_trials import Trials, number_groups, searches
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.vectors import METRICS, Vectors, flip_choice, projected
 from angulus.evaluation.registry import WITHOUT_FAILURES

@@ -11,9 +11,9 @@ from angulus.core import checks
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.megaface import FeatureList
 from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, Statistic, Units
-from angulus.evaluation.protocols.by_group import number_groups
 from angulus.evaluation.protocols.figures import Resampling, measure, share_warnings
 from angulus.evaluation.protocols.group_rates import GroupFigures
+from angulus.evaluation.protocols.group_trials import number_groups
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.vectors import Vectors
 

@@ -13,11 +13,12 @@ from angulus.core.checks import InputError
 from angulus.evaluation import scoring
 from angulus.evaluation.metrics.identification import OpenSetCurve, cmc, dir_at_far, open_set_curve, rank_k
 from angulus.evaluation.metrics.intervals import Floats, Rows, Samples, Statistic, Units
-from angulus.evaluation.protocols.by_group import Point, measure_groups, number_groups, searches
+from angulus.evaluation.protocols.by_group import Point, measure_groups
 from angulus.evaluation.protocols.failures import BELOW, FAILED, NEVER, both_ways, without_failures
 from angulus.evaluation.protocols.figures import Resampling, measure, rate_label, share_warnings, supported_rates
 from angulus.evaluation.protocols.gallery_sizes import SizedSearches, best_by_size, sizes_up_to
 from angulus.evaluation.protocols.group_rates import GroupFigures
+from angulus.evaluation.protocols.group_trials import number_groups, searches
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.templates import Templates
 

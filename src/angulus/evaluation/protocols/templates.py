@@ -14,8 +14,8 @@ from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.core.formats.columns import text_array
 from angulus.evaluation.lists.ijb import Comparisons, TemplateImages
-from angulus.evaluation.protocols.by_group import shared_group
 from angulus.evaluation.protocols.failures import CHOICE
+from angulus.evaluation.protocols.group_trials import shared_group
 from angulus.evaluation.protocols.vectors import FLIPS, flip_choice
 
 Floats = NDArray[np.floating[Any]]

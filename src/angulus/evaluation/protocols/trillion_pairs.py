@@ -10,10 +10,11 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation import scoring
 from angulus.evaluation.metrics.identification import OpenSetCurve, dir_at_far, open_set_curve
 from angulus.evaluation.metrics.intervals import Flags, Floats, Rows
-from angulus.evaluation.protocols.by_group import Point, measure_groups, searches
+from angulus.evaluation.protocols.by_group import Point, measure_groups
 from angulus.evaluation.protocols.by_group_scale import pair_figures
 from angulus.evaluation.protocols.figures import Resampling, rate_label, supported_rates
 from angulus.evaluation.protocols.group_rates import GroupFigures
+from angulus.evaluation.protocols.group_trials import searches
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.sides import (
     Side,

@@ -16,10 +16,12 @@ from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, S
 from angulus.evaluation.metrics.verification import FoldAccuracy
 from angulus.evaluation.protocols import failures, scored
 from angulus.evaluation.protocols import pairs as pairs_protocol
-from angulus.evaluation.protocols.by_group import of_pairs, shared_group
+from angulus.evaluation.protocols.by_group import of_pairs
+from angulus.evaluation.protocols.distinct import distinct
 from angulus.evaluation.protocols.figures import Resampling, measure, rate_label, supported_rates
+from angulus.evaluation.protocols.group_trials import shared_group
 from angulus.evaluation.protocols.result import Result
-from angulus.evaluation.protocols.scored import COLUMNS, DISTINCT, distinct, strata_of
+from angulus.evaluation.protocols.scored import COLUMNS, DISTINCT, strata_of
 from angulus.evaluation.protocols.vectors import flip_choice
 
 PROTOCOL = "ytf"
