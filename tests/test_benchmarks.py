@@ -39,6 +39,7 @@ from angulus.evaluation.protocols import (
     trillion_pairs,
     videos,
 )
+from angulus.evaluation.protocols.figures import STANDARD_FARS
 from angulus.evaluation.protocols.result import Result
 from angulus.evaluation.registry import COMMANDS, PROTOCOLS, RECIPES
 from angulus.experiments import build, recipe
@@ -66,6 +67,10 @@ PAIRS = "{name: Digits, protocol: pairs, images: images, lists: {pairs: pairs.tx
             r"benchmark 'Digits' has no option 'metrik'; did you mean 'metric'\?; known: format, metric, flip, pca",
         ),
         ("columns: {}", "benchmark 'Digits' needs a name and at least one column"),
+        ("columns: {a: acuracy}", r"column 'a' shows 'acuracy', which the .*; did you mean 'accuracy'\?"),
+        ("columns: {a: TAR@FAR=0.001}", r"does not measure; .*'TAR@FAR=1e-3', .*; did you mean 'TAR@FAR=1e-6'\?"),
+        ("columns: {a: TAR@FAR=1e-3}, options: {fars: [0.01]}", "'EER', 'TAR@FAR=1e-2', 'best accuracy"),
+        ('columns: {a: "AUC, without failures"}', "which the protocol pairs does not measure"),
         ("protocol: rfw, lists: {}", "benchmark 'Digits' needs lists, one per group: GROUP: FILE"),
         ("flip: maybe", r"flip must be 'none', 'sum' or 'concat'; got 'maybe'"),
         ("protocol: classification, lists: {}", "the protocol classification takes no images"),
@@ -77,6 +82,19 @@ def test_a_benchmark_that_cannot_be_measured_is_refused_before_training(change: 
     content["evaluation"] = {"benchmarks": [changed]}
     with pytest.raises(InputError, match=sentence):
         recipe.validate(content)
+
+
+def test_rates_and_ranks_of_columns_are_those_that_the_protocols_report() -> None:
+    usual = {
+        "pairs": {"fars": STANDARD_FARS}, "ytf": {"fars": STANDARD_FARS}, "ijb-verify": {"fars": STANDARD_FARS},
+        "blufr": {"fars": open_set.VERIFICATION_FARS, "open_set_fars": open_set.IDENTIFICATION_FARS},
+        "megaface": {"fars": distractors.MEGAFACE_FARS, "ranks": (1, 10)},
+        "trillion-pairs": {"fars": trillion_pairs.PAIRS_FARS, "search_fars": trillion_pairs.SEARCH_FARS},
+        "retrieval": {"ks": retrieval.KS}, "reid": {"ks": retrieval.RANKS},
+    }  # fmt: skip
+    for name, values in usual.items():
+        assert {option.name: option.usual for option in PROTOCOLS[name].options if option.usual} == values
+    assert all(protocol.figures for protocol in RECIPES.values())
 
 
 def test_a_gallery_of_its_own_is_optional() -> None:
@@ -111,17 +129,17 @@ def test_files_lie_where_they_are_given_or_below_the_data_folder(
 
 
 def test_a_column_shows_a_share_in_percent_the_last_of_several_and_nothing_of_what_is_not_there() -> None:
-    columns = {"rank-1 %": "rank-1", "CPM": "CPM", "TAR %": "TAR@FAR=1e-6"}
+    columns = {"rank-1 %": "rank-1", "TAR": "TAR@FAR=1e-5", "TAR %": "TAR@FAR=1e-6"}
     one = Benchmark("MegaFace", "megaface", columns, images="a", others="b")
     numbers = {
-        "rank-1, 10 distractors": {"value": 0.9}, "rank-1, 100 distractors": {"value": 0.5}, "CPM": {"value": 0.25},
-        "rank-10, 100 distractors": {"value": 1.0},
+        "rank-1, 10 distractors": {"value": 0.9}, "rank-1, 100 distractors": {"value": 0.5},
+        "TAR@FAR=1e-5": {"value": 0.25}, "rank-10, 100 distractors": {"value": 1.0},
     }  # fmt: skip
     assert one.value("rank-1 %", numbers) == 50
-    assert one.value("CPM", numbers) == 0.25
+    assert one.value("TAR", numbers) == 0.25
     assert math.isnan(one.value("TAR %", numbers))
-    assert one.value("CPM", {"CPM": {"value": 1.0}, "CPM, other": {"value": 0.0}}) == 1
-    assert math.isnan(one.value("CPM", {"CPM": {"value": None}}))
+    assert one.value("TAR", {"TAR@FAR=1e-5": {"value": 1.0}, "TAR@FAR=1e-5, other": {"value": 0.0}}) == 1
+    assert math.isnan(one.value("TAR", {"TAR@FAR=1e-5": {"value": None}}))
 
 
 # a run that measures pairs of digits

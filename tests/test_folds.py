@@ -152,7 +152,7 @@ def test_folds_and_the_whole_are_not_mixed(grid: Comparison, tmp_path: Path) -> 
         ("compare.folds={data.options.fold: [0, 1], data.options.part: [0, 1]}", "takes one option of the data"),
         ("compare.folds={data.options.fold: [0, 0]}", "at least two values that differ"),
         (
-            "evaluation.benchmarks=[{name: LFW, protocol: lfw, columns: {a: b}, images: x, lists: {pairs: y}}]",
+            "evaluation.benchmarks=[{name: LFW, protocol: lfw, columns: {a: AUC}, images: x, lists: {pairs: y}}]",
             "the benchmark 'LFW' embeds images of its own by one model",
         ),
         (

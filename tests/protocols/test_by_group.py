@@ -407,6 +407,7 @@ def test_a_csv_names_the_groups(tmp_path: Path) -> None:
         ("id,group\n,b\n", "line 2 must be a row with an id; got ''"),
         ("id,group\na,b\n\na,c\n", "line 4 must be one group for each id; 'a' has 'b' above; got 'c'"),
         ("id,group\na,b\n", "must name images of crowd; none of its 1 ids is among them"),
+        ("id,group\n/data/p0/1,b\n", "like '/data/p0/1', .*; --id-parts 2 would match all 1"),
         ("id,group\n", "must hold lines after its heading"),
     ],
 )

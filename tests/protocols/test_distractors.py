@@ -358,7 +358,10 @@ CROWD = crowd(3, 2, 8)
             lambda: megaface(CROWD, DISTRACTORS, fars=(1e-3,)),
             r"FAR 0\.001 needs at least 1,000 impostor pairs; got 780",
         ),
-        (lambda: megaface(CROWD, strangers(20, 5), draws=0), "probes and gallery must agree on d; got 8 and 5"),
+        (
+            lambda: megaface(CROWD, strangers(20, 5), draws=0),
+            "crowd and distractors must be of one model; their vectors have 8 and 5",
+        ),
         (lambda: trillion_pairs(replace(CROWD, labels=None), DISTRACTORS), "crowd must say who each image shows"),
         (
             lambda: trillion_pairs(only(CROWD, [0, 2]), DISTRACTORS),

@@ -10,9 +10,17 @@ import pytest
 
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
+from angulus.evaluation.lists.blufr import Blufr, BlufrTrial
+from angulus.evaluation.lists.groups_csv import with_groups
+from angulus.evaluation.lists.ijb import Comparisons, TemplateImages
+from angulus.evaluation.lists.megaface import FeatureList
+from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.verification import kfold_accuracy
-from angulus.evaluation.protocols import groups, pairs
+from angulus.evaluation.protocols import groups, open_set, pairs, template_identification, template_verification, videos
 from angulus.evaluation.protocols.differences import compare_results
+from angulus.evaluation.protocols.distractors import megaface
+from angulus.evaluation.protocols.result import Result
+from angulus.evaluation.protocols.templates import Pooling, Templates, pool
 from angulus.report.sections import write_report
 from angulus.report.thumbnails import Captioned, wrong_result_pairs
 from people import crowd, crowd_pairs
@@ -126,8 +134,9 @@ def test_groups_with_failures() -> None:
     enrolled = ~of_group.same & ~np.isin(of_group.left, absent) & ~np.isin(of_group.right, absent)
     assert enrolled.sum() < 10 <= (~of_group.same).sum()  # pairs that failed do not support a FAR of 0.1
     assert not groups.evaluate(without(CROWD, absent), of_group, missing="fail", draws=0).by_group
-    with pytest.raises(InputError, match="have no group in crowd; give one list per group"):
-        groups.evaluate(without(CROWD, absent), listed, missing="fail")
+    grouped = replace(without(CROWD, absent), groups=CROWD.groups[~np.isin(CROWD.ids, absent)])
+    with pytest.raises(InputError, match="have no group in crowd; give one list per group, or"):
+        groups.evaluate(grouped, listed, missing="fail")
 
 
 def test_what_cannot_fail_is_refused() -> None:
@@ -140,3 +149,190 @@ def test_what_cannot_fail_is_refused() -> None:
         pairs.evaluate(lone, PAIRS, missing="fail")
     with pytest.raises(InputError, match=r"FAR 0.028 needs at least 36 impostor pairs; got 3"):
         pairs.evaluate(without(CROWD), PAIRS, missing="fail", fars=[0.028])
+
+
+# other protocols: an image without embedding counts as one whose score with every image is below all other scores
+
+
+def lifted(embeddings: Embeddings, absent: np.ndarray, spread: float = 1) -> Embeddings:
+    """Vectors whose cosines are all positive, but for those of the absent images, which point away from all."""
+    vectors = np.hstack([spread * embeddings.vectors, np.full((len(embeddings), 1), 12.0)])
+    vectors[np.isin(embeddings.ids, absent)] = [0.0] * embeddings.vectors.shape[1] + [-1.0]
+    return replace(embeddings, vectors=vectors, flipped=None)
+
+
+def enrolled(embeddings: Embeddings, absent: np.ndarray, tmp_path: Path) -> Embeddings:
+    """Those with embeddings; a file names the groups of all."""
+    kept = ~np.isin(embeddings.ids, absent)
+    columns = {name: None if (v := getattr(embeddings, name)) is None else v[kept] for name in ("labels", "norms")}
+    few = replace(embeddings, vectors=embeddings.vectors[kept], ids=embeddings.ids[kept], groups=None, **columns)  # type: ignore[arg-type]
+    if embeddings.groups is None:
+        return few
+    rows = zip(embeddings.ids.tolist(), embeddings.groups.tolist(), strict=True)
+    (tmp_path / "groups.csv").write_text("\n".join(["id,group", *(f"{name},{group}" for name, group in rows)]))
+    return with_groups(few, tmp_path / "groups.csv")
+
+
+def same(found: Result, below: Result, rest: Result | None = None) -> None:
+    """`found` has the figures of `below` with failures, and of `rest` without; the rates by group are with failures."""
+    assert {n.name for n in found.numbers if SUFFIX not in n.name} == {number.name for number in below.numbers}
+    for number in below.numbers:
+        if number.name != "AUC":  # failures tie, and those that point away need not
+            assert found[number.name] == pytest.approx(number.value, abs=1e-12), number.name
+    assert [point.cells for point in found.by_group] == [point.cells for point in below.by_group]
+    assert found.choices["images without embedding"].startswith("failures to enrol")
+    if rest is not None:
+        own = {n.name.removesuffix(SUFFIX): n.value for n in found.numbers if n.name.endswith(SUFFIX)}
+        assert own == pytest.approx({number.name: number.value for number in rest.numbers}, abs=1e-12)
+
+
+def test_blufr_with_failures(tmp_path: Path) -> None:
+    people = crowd(40, 5, 8, noise=0.9)
+    labels = np.arange(40).repeat(5)
+    trials = []
+    for seed in range(2):
+        order = np.random.default_rng(seed).permutation(40)
+        test, gallery = np.flatnonzero(np.isin(labels, order[10:])), 5 * order[10:20]
+        probes = np.setdiff1d(test, gallery)
+        known = np.isin(labels[probes], labels[gallery])
+        trials.append(
+            BlufrTrial(np.flatnonzero(np.isin(labels, order[:10])), test, gallery, probes[known], probes[~known])
+        )
+    held, probe = trials[0].gallery[0], trials[0].genuine[-1]
+    for row in (held, probe, trials[0].impostor[0]):
+        absent, whole = people.ids[[row]], lifted(people, people.ids[[row]])
+        rest = tuple(_without_row(trial, row, labels) for trial in trials)
+        options = {"fars": [0.01], "open_set_fars": [0.1]}
+        below = open_set.evaluate(whole, Blufr(people.ids, labels, tuple(trials), "trials"), **options)  # type: ignore[arg-type]
+        few = enrolled(whole, absent, tmp_path)
+        without = open_set.evaluate(whole, Blufr(people.ids, labels, rest, "trials"), **options)  # type: ignore[arg-type]
+        listed = Blufr(people.ids, labels, tuple(trials), "trials")
+        found = open_set.evaluate(few, listed, missing="fail", **options)  # type: ignore[arg-type]
+        same(found, below, without)
+        assert found.counts["images without embedding"] == 1
+        with pytest.raises(InputError, match="with --missing fail"):
+            open_set.evaluate(few, listed, missing="refuse")
+
+
+def _without_row(trial: BlufrTrial, row: int, labels: np.ndarray) -> BlufrTrial:
+    mates = labels[row] if row in trial.gallery else -1
+    parts = {name: (rows := getattr(trial, name))[rows != row] for name in ("train", "test", "gallery", "impostor")}
+    return BlufrTrial(**parts, genuine=trial.genuine[(trial.genuine != row) & (labels[trial.genuine] != mates)])
+
+
+def test_megaface_with_failures(tmp_path: Path) -> None:
+    probes = crowd(9, 4, 8, noise=0.6)
+    vectors = np.random.default_rng(5).normal(size=(130, 8))
+    distractors = Embeddings(vectors, np.array([f"d{place}" for place in range(130)]), source="distractors")
+    lists = FeatureList(probes.ids, probes.labels, "probes"), FeatureList(distractors.ids, None, "distractors")
+    for absent in (probes.ids[:1], distractors.ids[3:4]):
+        # a mate of a failed probe, which points away from all, is farther from it than every distractor
+        sides = lifted(probes, absent), lifted(distractors, absent, spread=4)
+        below = megaface(*sides, lists=lists, draws=0, fars=[0.01])
+        few = enrolled(sides[0], absent, tmp_path), enrolled(sides[1], absent, tmp_path)
+        found = megaface(*few, lists=lists, draws=0, fars=[0.01], missing="fail")
+        if absent[0] in probes.ids:
+            same(found, below, megaface(*few, draws=0, fars=[0.01]))
+            assert found["rank-10, 130 distractors"] < found[f"rank-10, 130 distractors{SUFFIX}"]
+        else:  # galleries hold the distractors that have embeddings
+            assert found["rank-1, 10 distractors"] <= below["rank-1, 10 distractors"]
+            assert found["TAR@FAR=1e-2"] == below["TAR@FAR=1e-2"]
+        assert found.counts["images without embedding"] == 1
+        with pytest.raises(InputError, match="with --missing fail"):
+            megaface(*few, lists=lists, missing="refuse")
+
+
+@pytest.mark.parametrize("score", ["mean", "histogram"])
+def test_videos_with_failures(score: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    ids = np.array([f"P{p:02d}/{v}/{f}.jpg" for p in range(12) for v in range(2) for f in range(2)])
+    vectors = random.normal(size=(12, 6)).repeat(4, axis=0) + random.normal(size=(48, 6))
+    parity = np.array([("even", "odd")[int(name[1:3]) % 2] for name in ids])
+    frames = lifted(Embeddings(vectors, ids, groups=parity, source="frames"), ids[:2])
+    rows = [(f"P{p:02d}/0", f"P{q:02d}/1", p == q, p % 2) for p in range(12) for q in (p, (p + 2) % 12)]
+    left, right, kind, folds = (np.array(column) for column in zip(*rows, strict=True))
+    listed = PairList(left, right, kind, folds, np.char.partition(left, "/")[:, 0], np.char.partition(right, "/")[:, 0])
+    failed = left == "P00/0"
+    few = enrolled(frames, ids[:2], tmp_path)
+    found = videos.evaluate(few, listed, score=score, missing="fail", draws=0)
+    rest = videos.evaluate(few, listed.select(~failed), score=score, draws=0)
+    if score == "mean":
+        same(found, videos.evaluate(frames, listed, draws=0), rest)
+    else:
+        own = rest.samples["scores"] >= 0
+        correct = np.array([*(own == rest.samples["same"]), *~kind[failed]])
+        of_fold = np.array([*folds[~failed], *folds[failed]])
+        assert found["accuracy"] == pytest.approx(np.mean([correct[of_fold == fold].mean() for fold in (0, 1)]))
+        assert found[f"accuracy{SUFFIX}"] == rest["accuracy"]
+    counted = {"videos": 24, "videos without a frame": 1, "pairs of them": 2}
+    assert {name: found.counts[name] for name in counted} == counted
+    with pytest.raises(InputError, match="with --missing fail"):
+        videos.evaluate(few, listed)
+
+
+TEMPLATES = TemplateImages(
+    CROWD.ids, np.arange(48), np.zeros(48, dtype=int), np.arange(12).repeat(4), "templates of one image"
+)
+
+
+def pooled(embeddings: Embeddings, images: TemplateImages, missing: str = "refuse") -> Templates:
+    return pool(embeddings, images, Pooling(pool="flat", norm=False), missing)
+
+
+def test_comparisons_of_templates_with_failures(tmp_path: Path) -> None:
+    first, second = np.triu_indices(48, 1)
+    listed = Comparisons(first, second, first // 4 == second // 4)
+    absent = CROWD.ids[[5]]
+    whole = lifted(CROWD, absent)
+    few = enrolled(whole, absent, tmp_path)
+    found, below, rest = (
+        template_verification.verify(pooled(embeddings, TEMPLATES, missing), [of], folds=3, draws=0)
+        for embeddings, missing, of in (
+            (few, "fail", listed),
+            (whole, "refuse", listed),
+            (
+                whole,
+                "refuse",
+                Comparisons(*((column[(first != 5) & (second != 5)]) for column in vars(listed).values())),
+            ),
+        )
+    )
+    same(found, below, rest)
+    counted = {"images without embedding": 1, "templates of such only": 1}
+    assert {name: found.counts[name] for name in counted} == counted
+    again = replace(few, vectors=few.vectors + 0.1)
+    other = template_verification.verify(pooled(again, TEMPLATES, "fail"), [listed], folds=3, draws=0)
+    assert f"accuracy{SUFFIX}" in {number.name for number in compare_results(found, other, draws=5).numbers}
+    with pytest.raises(InputError, match="with --missing fail"):
+        pooled(few, TEMPLATES)
+
+
+def test_templates_are_pooled_of_the_images_that_have_embeddings() -> None:
+    images = replace(TEMPLATES, templates=np.arange(48) // 2)
+    few = without(CROWD, CROWD.ids[[0]])
+    some, both = pooled(few, images, "fail"), pooled(CROWD, images)
+    np.testing.assert_array_equal(some.units[1:], both.units[1:])
+    np.testing.assert_allclose(some.units[0], CROWD.unit([1])[0], atol=1e-12)
+    assert (some.failed, some.absent) == (None, 1)
+
+
+def test_searches_of_templates_with_failures(tmp_path: Path) -> None:
+    held, asked = np.arange(0, 32, 4), np.setdiff1d(np.arange(48), np.arange(0, 48, 4))
+    gallery, probes = (TEMPLATES.select(np.isin(np.arange(48), rows)) for rows in (held, asked))
+    for row in (0, 5, 45):  # of the gallery, with mate, without
+        absent = CROWD.ids[[row]]
+        whole = lifted(CROWD, absent)
+        if row == 5:
+            whole.vectors[5] = -whole.vectors[4]  # away from its mate more than from all others
+        few = enrolled(whole, absent, tmp_path)
+        below = template_identification.identify([pooled(whole, gallery)], pooled(whole, probes), ranks=[1, 3], draws=0)
+        sides = (pooled(few, gallery, "fail"), pooled(few, probes, "fail"))
+        found = template_identification.identify([sides[0]], sides[1], ranks=[1, 3], draws=0)
+        rest = None
+        if row:
+            kept = probes.select(probes.templates != row)
+            rest = template_identification.identify(
+                [pooled(whole, gallery)], pooled(whole, kept), ranks=[1, 3], draws=0
+            )
+        same(found, below, rest)
+        assert found.counts["images without embedding"] == found.counts["templates of such only"] == 1

@@ -242,7 +242,7 @@ def test_fars_that_are_asked_for_are_given_or_refused() -> None:
         (PAIRS, {"flip": "mean"}, "flip must be one of 'sum', 'concat'"),
         (PAIRS, {"draws": -1}, r"draws must be a whole number in \[0, 100000\]; got -1"),
         (replace(PAIRS, left=np.char.add(PAIRS.left, "x")), {}, "have no embedding in crowd"),
-        (PAIRS.select(PAIRS.same), {}, "scores need at least one impostor pair; got none among 36"),
+        (PAIRS.select(PAIRS.same), {}, r"crowd pairs must hold pairs of both kinds; it has no impostor \(0\) pair"),
         (PAIRS.select((PAIRS.folds != 1) | PAIRS.same), {}, "fold 1 has no impostor pair; each fold needs both kinds"),
     ],
 )

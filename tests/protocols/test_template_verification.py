@@ -16,7 +16,7 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.ijb import Comparisons, read_comparisons, read_templates
 from angulus.evaluation.metrics.curves import error_curve
 from angulus.evaluation.metrics.verification import kfold_accuracy, tar_at_far
-from angulus.evaluation.protocols import template_stream, template_verification
+from angulus.evaluation.protocols import template_stream, template_tail, template_verification
 from angulus.evaluation.protocols.result import Result
 from angulus.evaluation.protocols.template_verification import verify
 from angulus.evaluation.protocols.templates import Pooling, Templates, link, pool
@@ -107,7 +107,7 @@ def test_figures_are_those_of_slow_loops() -> None:
 def test_a_balanced_accuracy_that_is_not_certain_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the highest impostors are kept only, a threshold below them might be better."""
     monkeypatch.setattr(template_stream, "LEAST", 0)
-    monkeypatch.setattr(template_verification, "LEAST", 0)
+    monkeypatch.setattr(template_tail, "LEAST", 0)
     templates, whole = template_set(1, count=120, subjects=60)
     few = verify(templates, [whole], fars=[0.002], folds=3, draws=0)
     assert "balanced accuracy" not in [number.name for number in few.numbers]
@@ -143,7 +143,7 @@ def test_repeated_comparisons_do_not_support_a_far() -> None:
 @pytest.mark.parametrize("least", [0, 5, 10_000])
 def test_blocks_and_what_is_kept_change_nothing(size: int, least: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(template_stream, "LEAST", least)
-    monkeypatch.setattr(template_verification, "LEAST", least)
+    monkeypatch.setattr(template_tail, "LEAST", least)
     templates, whole = template_set(1, count=120, subjects=60)
     expected = verify(templates, [whole], fars=[0.01, 0.002], folds=3, draws=0)
     result = verify(templates, blocks_of(whole, size), fars=[0.01, 0.002], folds=3, draws=0)
@@ -163,7 +163,7 @@ def test_blocks_and_what_is_kept_change_nothing(size: int, least: int, monkeypat
 def test_a_resample_counts_products_of_subjects(least: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """n_i · n_j for an impostor comparison of i and j, n_i for a genuine one: by brute force over all comparisons."""
     monkeypatch.setattr(template_stream, "LEAST", least)
-    monkeypatch.setattr(template_verification, "LEAST", least)
+    monkeypatch.setattr(template_tail, "LEAST", least)
     templates, whole = template_set(2, count=120, subjects=40)
     result = verify(templates, [whole], fars=[0.02, 0.005], folds=3, draws=0)
     figures, units = template_verification.statistic(result.samples)

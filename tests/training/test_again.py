@@ -62,7 +62,7 @@ def again(folder: Path, *overrides: str, splits: Splits | None = None) -> dict[s
     [
         ["evaluation.low_fraction=0.5"],
         [MEASURED, "evaluation.low_fraction=0.5"],
-        [benchmark("acuracy")],
+        [benchmark("error")],
         [MEASURED, "evaluation.batch_size=7", "title=Renamed"],
     ],
 )

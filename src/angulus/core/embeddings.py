@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 import os
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class Embeddings:
         source: where they come from, for messages and results.
         zero_vectors: "refuse"; or "keep": vectors of zeros stay, and their cosine with anything is defined as 0.
         id_rule: under which the ids are, and by which `rows` shortens those of a list; see `match_by`.
+        absent_groups: the groups of ids without embedding, where a file names them.
 
     >>> two = Embeddings(np.array([[3.0, 4.0], [0.0, 2.0]]), np.array(["a.jpg", "b.jpg"]))
     >>> two.unit(two.rows(["b"], "my list")).tolist(), two.feature_norms.tolist()
@@ -77,6 +78,7 @@ class Embeddings:
     source: str = "these embeddings"
     zero_vectors: str = "refuse"
     id_rule: IdRule | None = None
+    absent_groups: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         checks.choice("zero_vectors", self.zero_vectors, ("refuse", "keep"))
@@ -161,6 +163,20 @@ class Embeddings:
             raise self._absent(absent, asked, what, missing)
         self._check_unambiguous(asked, stems, what)
         return np.array([self._row_of_stem.get(name, -1) for name in stems], dtype=np.int64)
+
+    def groups_of(self, rows: NDArray[np.int64], ids: ArrayLike) -> NDArray[np.str_] | None:
+        """The groups [K] of a list's ids [K] at their `rows`, where −1 is without embedding; "" if unknown.
+
+        None: there are no groups.
+        """
+        if self.groups is None:
+            return None
+        found = np.append(self.groups, "")[rows].tolist()
+        asked = np.asarray(ids).tolist()
+        for place in np.flatnonzero(rows < 0).tolist():
+            name = str(asked[place]) if self.id_rule is None else self.id_rule.shorten(str(asked[place]))
+            found[place] = self.absent_groups.get(name, self.absent_groups.get(stem(name), ""))
+        return text_array(found)
 
     def fused(self, rows: slice | NDArray[np.int64], flip: str | None = None) -> NDArray[np.floating[Any]]:
         """Vectors of chosen rows (positions [K], or a slice), as stored or joined with the mirrored images' vectors.

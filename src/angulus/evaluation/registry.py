@@ -5,8 +5,10 @@ Importing it is cheap. What computes a protocol is in `runners`, imported when i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -27,6 +29,7 @@ class Parameter:
     required: bool = False  # whether the protocol needs it
     # its option on the command line; by default from its name. Of positional files: the name that help shows
     flag: str = ""
+    usual: tuple[float, ...] = ()  # the rates or ranks that the protocol reports where the option is left out
 
     @property
     def option(self) -> str:
@@ -60,6 +63,8 @@ class Protocol:
     available: Literal["command", "recipe", "both"] = "both"  # as a command, in recipes, or both
     by_quality: bool = False  # whether it splits samples into good and low quality
     by_group: bool = False  # whether it measures error rates of groups of people, which `--groups` may name
+    # names of its numbers, for the columns of recipes: {fars} stands for a value of that option, {*} for any name
+    figures: tuple[str, ...] = ()
 
     def run(self, inputs: Inputs) -> Result:
         """Compute the result."""
@@ -68,8 +73,10 @@ class Protocol:
         result: Result = getattr(runners, self.runner or self.name.replace("-", "_"))(inputs.with_id_rule())
         return result
 
-    def check(self, where: str, lists: Mapping[str, str], options: Mapping[str, Any]) -> None:
-        """Refuse lists and options of a recipe that are unknown or of another type, and missing lists."""
+    def check(
+        self, where: str, lists: Mapping[str, str], options: Mapping[str, Any], columns: Mapping[str, str]
+    ) -> None:
+        """Refuse what a recipe cannot ask for: unknown lists, options and numbers, other types, and missing lists."""
         from angulus.core import checks
 
         if self.grouped:
@@ -84,6 +91,41 @@ class Protocol:
         for parameter in self.options:
             if parameter.name in options:
                 parameter.check(where, options[parameter.name])
+        known = list(self._numbers(options))
+        for title, number in columns.items():
+            wanted = number.removesuffix(WITHOUT_FAILURES) if options.get("missing") == "fail" else number
+            if not any(name.startswith(f"{wanted}, ") or re.fullmatch(_any_name(name), wanted) for name in known):
+                raise checks.InputError(
+                    f"{where}: column {title!r} shows {number!r}, which the protocol {self.name} does not measure; "
+                    f"with these options it measures {', '.join(map(repr, known))}{checks.nearest(number, known)}"
+                )
+
+    def _numbers(self, options: Mapping[str, Any]) -> Iterator[str]:
+        """The names of the numbers under these options."""
+        from angulus.evaluation.protocols.figures import rate_label
+
+        for figure in self.figures:
+            keys = re.findall(r"\{(\w+)\}", figure)
+            values = [
+                options.get(parameter.name) or parameter.usual or parameter.default
+                for key in keys
+                for parameter in self.options
+                if parameter.name == key
+            ]
+            lists = [
+                value if isinstance(value, list | tuple) else () if value is None else (value,) for value in values
+            ]
+            for chosen in itertools.product(*lists):
+                words = [rate_label(value) if isinstance(value, float) else str(value) for value in chosen]
+                yield figure.format(**dict(zip(keys, words, strict=True)), **{"*": "*"})
+
+
+WITHOUT_FAILURES = ", without failures"  # how figures end that leave out images without embedding
+
+
+def _any_name(number: str) -> str:
+    """A regular expression of a number's name in which * stands for any name."""
+    return re.escape(number).replace(r"\*", ".+")
 
 
 def list_protocols() -> list[str]:
@@ -130,7 +172,11 @@ DRAWS = Parameter("draws", "Resamples behind the intervals; 0 for none.", int, 1
 SEED = Parameter("seed", "Seed of the resamples.", int, 0)
 FLIP = Parameter("flip", "Fuse with the mirrored images' embeddings: sum or concat.")
 FARS = Parameter(
-    "fars", "FAR where TAR is reported; repeat for several. Default: all possible.", list[float], flag="--far"
+    "fars",
+    "FAR where TAR is reported; repeat for several. Default: all possible.",
+    list[float],
+    flag="--far",
+    usual=(1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
 )
 METRIC = Parameter("metric", "cosine, inner, euclidean or unit-euclidean.", default="cosine")
 PCA = Parameter("pca", "Project onto this many directions, fitted on the training folds.", int)
@@ -140,7 +186,7 @@ LOW_FRACTION = Parameter("low_fraction", "Share of the samples that is low quali
 
 MISSING = Parameter(
     "missing",
-    "Images of the list without embedding: refuse; or fail: failures to enrol, which match nobody.",
+    "Images of a list without embedding: refuse; or fail: failures to enrol, which match nobody.",
     default="refuse",
 )
 ID_RULE = (
@@ -150,12 +196,18 @@ ID_RULE = (
 
 _BOOTSTRAP = (DRAWS, SEED)
 _VERIFICATION = (METRIC, FLIP, PCA, FARS, MISSING, *_BOOTSTRAP)
+_RATES = ("accuracy", "AUC", "EER", "TAR@FAR={fars}")
+_OF_PAIRS = (*_RATES, "best accuracy (threshold from the same pairs)")
+_SEARCHES = ("mAP", "mAP@{at}", "mINP", "R-precision", "MAP@R")
+_PARTS = ("good", "low", "entire", "good (own norms)", "low (own norms)")
+_BY_QUALITY = tuple(f"{figure}, {part}" for part in _PARTS for figure in ("accuracy", "mean norm"))
 _TEMPLATES = (
     Parameter("ids", "file: ids are img/1.jpg; file-subject: img/1.jpg#123, for images of two people.", default="file"),
     Parameter("pool", "media: mean within a medium, then over media; flat: of all images.", default="media"),
     Parameter("norm", "Weight images by the feature's norm (N1) or not (N0).", bool, True),
     Parameter("detector", "Weight images by the detector's score (D1) or not (D0).", bool, False),
     FLIP,
+    MISSING,
 )
 _PAIR_LIST = _file("pairs", "The list of pairs.")
 _YTF = _file("pairs", "YouTube Faces' splits.txt.")
@@ -201,6 +253,7 @@ _TABLE = (
         lists=(_LFW,),
         options=_VERIFICATION,
         by_group=True,
+        figures=_OF_PAIRS,
     ),
     _of_embeddings(
         "pairs",
@@ -210,6 +263,7 @@ _TABLE = (
         lists=(_PAIR_LIST,),
         options=(FORMAT, *_VERIFICATION),
         by_group=True,
+        figures=_OF_PAIRS,
     ),
     _of_embeddings(
         "cfp",
@@ -222,6 +276,7 @@ _TABLE = (
             *_VERIFICATION,
         ),
         by_group=True,
+        figures=_OF_PAIRS,
     ),
     _of_embeddings(
         "bin",
@@ -236,6 +291,7 @@ _TABLE = (
             *_VERIFICATION,
         ),
         by_group=True,
+        figures=_OF_PAIRS,
     ),
     _of_embeddings(
         "rfw",
@@ -252,6 +308,7 @@ _TABLE = (
         grouped=True,
         options=(FORMAT, METRIC, FLIP, MISSING, *_BOOTSTRAP),
         by_group=True,
+        figures=("accuracy {*}", "mean accuracy", "standard deviation of accuracy", "skewed error ratio"),
     ),
     _of_embeddings(
         "blufr",
@@ -262,11 +319,23 @@ _TABLE = (
         options=(
             FLIP,
             PCA,
-            FARS,
-            Parameter("open_set_fars", "FAR of DIR, repeatable; default: 1e-2.", list[float], flag="--open-set-far"),
+            replace(FARS, usual=(1e-3, 1e-4, 1e-5)),
+            Parameter(
+                "open_set_fars",
+                "FAR of DIR, repeatable; default: 1e-2.",
+                list[float],
+                flag="--open-set-far",
+                usual=(1e-2,),
+            ),
             Parameter("rank", "The true subject must be within this rank for the DIR.", int, 1),
+            MISSING,
         ),
         by_group=True,
+        figures=tuple(
+            figure + end
+            for figure in ("VR@FAR={fars}", "DIR@FAR={open_set_fars}, rank {rank}")
+            for end in ("", ", mean − deviation")
+        ),
     ),
     _of_embeddings(
         "ytf",
@@ -274,8 +343,9 @@ _TABLE = (
         "accuracy over folds of pairs of videos",
         "embeddings of frames; splits.txt",
         lists=(_YTF,),
-        options=(_SCORE, Parameter("c", "The SVM's regularisation.", float, 1.0), FLIP, FARS, *_BOOTSTRAP),
+        options=(_SCORE, Parameter("c", "The SVM's regularisation.", float, 1.0), FLIP, FARS, MISSING, *_BOOTSTRAP),
         by_group=True,
+        figures=_RATES,
     ),
     _of_embeddings(
         "ijb-verify",
@@ -292,6 +362,7 @@ _TABLE = (
         ),
         options=(*_TEMPLATES, FARS, Parameter("folds", "For the accuracy.", int, 10), *_BOOTSTRAP),
         by_group=True,
+        figures=("balanced accuracy", "accuracy", "TAR@FAR={fars}"),
     ),
     _of_embeddings(
         "ijb-identify",
@@ -332,13 +403,17 @@ _TABLE = (
                 default="remove",
             ),
             FLIP,
-            Parameter("ranks", "k of rank-k; repeat for several. Default: 1 and 10.", list[int], flag="--rank"),
-            FARS,
+            Parameter(
+                "ranks", "k of rank-k; repeat for several. Default: 1 and 10.", list[int], flag="--rank", usual=(1, 10)
+            ),
+            replace(FARS, usual=(1e-4, 1e-5, 1e-6)),
+            MISSING,
             *_BOOTSTRAP,
             *ID_RULE,
         ),
         shared=True,
         by_group=True,
+        figures=("rank-{ranks}, {*} distractors", "TAR@FAR={fars}"),
     ),
     Protocol(
         "trillion-pairs",
@@ -349,12 +424,19 @@ _TABLE = (
         others=_file("others", "Embeddings of the gallery, with labels.", "GALLERY"),
         options=(
             FLIP,
-            FARS,
-            Parameter("search_fars", "FAR of the searches; repeat for several.", list[float], flag="--search-far"),
+            replace(FARS, usual=(1e-7, 1e-8, 1e-9)),
+            Parameter(
+                "search_fars",
+                "FAR of the searches; repeat for several.",
+                list[float],
+                flag="--search-far",
+                usual=(1e-2, 1e-3),
+            ),
             *_BOOTSTRAP,
         ),
         shared=True,
         by_group=True,
+        figures=("rank-1", "TAR@FAR={fars}", "TPR@FAR={search_fars}"),
     ),
     _searches(
         "retrieval",
@@ -362,10 +444,17 @@ _TABLE = (
         "Recall@k, mAP, MAP@R, R-precision, mINP",
         "embeddings with labels; or queries, gallery",
         options=(
-            Parameter("ks", "k of Recall@k; repeat for several. Default: 1, 10 and 100.", list[int], flag="--k"),
+            Parameter(
+                "ks",
+                "k of Recall@k; repeat for several. Default: 1, 10 and 100.",
+                list[int],
+                flag="--k",
+                usual=(1, 10, 100),
+            ),
             Parameter("at", "k of mAP@k.", int, 100),
             *_RETRIEVAL,
         ),
+        figures=tuple(f"{figure}{end}" for end in ("", ", {*}") for figure in ("Recall@{ks}", *_SEARCHES)),
     ),
     _searches(
         "reid",
@@ -373,10 +462,16 @@ _TABLE = (
         "rank-k, mAP, mINP across cameras",
         "embeddings with labels, cameras; or two files",
         options=(
-            Parameter("ks", "k of rank-k; repeat for several. Default: 1, 5 and 10.", list[int], flag="--k"),
+            Parameter(
+                "ks", "k of rank-k; repeat for several. Default: 1, 5 and 10.", list[int], flag="--k", usual=(1, 5, 10)
+            ),
             Parameter("at", "k of mAP@k; default: left out.", int),
             Parameter("single_shot", "Repeats of a gallery with one image of each identity; 0 for none.", int, 0),
             *_RETRIEVAL,
+        ),
+        figures=(
+            *(f"{figure}{end}" for end in ("", ", {*}") for figure in ("rank-{ks}", *_SEARCHES)),
+            "rank-{ks}, single shot",
         ),
     ),
     Protocol(
@@ -430,6 +525,11 @@ _TABLE = (
         ".npz: labels, probabilities, scans, nodules",
         samples=_file("samples", ".npz: labels, probabilities, scans, and optionally nodules.", "CANDIDATES"),
         options=_BOOTSTRAP,
+        figures=(
+            "CPM",
+            *(f"sensitivity@FP/scan={rate:g}" for rate in (0.125, 0.25, 0.5, 1, 2, 4, 8)),
+            "sensitivity of all marks",
+        ),
     ),
     Protocol(
         "classification",
@@ -444,6 +544,7 @@ _TABLE = (
         ),
         lists=(REFERENCE,),
         options=(LOW_FRACTION, Parameter("per_class", "Also each class's accuracy.", bool, True), *_BOOTSTRAP),
+        figures=("accuracy", "error", "top-5 accuracy", "top-5 error", *_BY_QUALITY, "accuracy, class {*}"),
     ),
     Protocol(
         "quality",
@@ -485,10 +586,16 @@ _TABLE = (
             options=(*own, *_QUALITY),
             available="recipe",
             by_quality=True,
+            figures=_BY_QUALITY,
         )
         for base, pairs, own in (("lfw", _LFW, ()), ("pairs", _PAIR_LIST, ()), ("ytf", _YTF, (_SCORE,)))
     ),
-    Protocol("training", "The mean loss of the training batches of the last epoch.", available="recipe"),
+    Protocol(
+        "training",
+        "The mean loss of the training batches of the last epoch.",
+        available="recipe",
+        figures=("last epoch loss",),
+    ),
 )
 PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _TABLE}
 COMMANDS = {name: protocol for name, protocol in PROTOCOLS.items() if protocol.available != "recipe"}

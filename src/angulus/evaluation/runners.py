@@ -173,19 +173,23 @@ def ytf(inputs: Inputs) -> Result:
 def ijb_verify(inputs: Inputs) -> Result:
     """Comparisons of templates."""
     images, comparisons = _template_images(inputs, inputs.lists["templates"]), inputs.lists["comparisons"]
-    pooled = templates.pool(inputs.embeddings(), images, _pooling(inputs))
+    pooled = templates.pool(inputs.embeddings(), images, _pooling(inputs), **inputs.only("missing"))
     if images.subjects is None:
         pooled = templates.link(pooled, ijb.read_comparisons(comparisons))
     stream = ijb.read_comparisons(comparisons, images if images.subjects is not None else None)
-    return template_verification.verify(pooled, stream, **inputs.but("ids", *POOLING))
+    return template_verification.verify(pooled, stream, **inputs.but("ids", "missing", *POOLING))
 
 
 def ijb_identify(inputs: Inputs) -> Result:
     """Searches of templates in galleries."""
-    embeddings, how = inputs.embeddings(), _pooling(inputs)
-    galleries = [templates.pool(embeddings, _template_images(inputs, path), how) for path in inputs.lists["gallery"]]
-    probes = templates.pool(embeddings, _template_images(inputs, inputs.lists["probes"]), how)
-    return template_identification.identify(galleries, probes, **inputs.but("ids", *POOLING))
+    embeddings = inputs.embeddings()
+
+    def pool(path: Path | list[Path]) -> templates.Templates:
+        return templates.pool(embeddings, _template_images(inputs, path), _pooling(inputs), **inputs.only("missing"))
+
+    galleries = [pool(path) for path in inputs.lists["gallery"]]
+    options = inputs.but("ids", "missing", *POOLING)
+    return template_identification.identify(galleries, pool(inputs.lists["probes"]), **options)
 
 
 def _pooling(inputs: Inputs) -> templates.Pooling:

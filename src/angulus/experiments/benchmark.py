@@ -53,7 +53,7 @@ class Benchmark:
             if given != (known is not None) and (given or known.required):
                 rule = "takes no" if given else "needs"
                 raise InputError(f"{where}: the protocol {self.protocol} {rule} {key}")
-        protocol.check(where, self.lists, self.options)
+        protocol.check(where, self.lists, self.options, self.columns)
 
     @property
     def by_quality(self) -> bool:

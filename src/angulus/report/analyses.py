@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from angulus.core import files
+from angulus.evaluation.protocols import scored
 from angulus.evaluation.protocols.classification import Predictions
 from angulus.evaluation.protocols.quality import evaluate_changes
 from angulus.evaluation.protocols.result import Result
@@ -249,9 +250,10 @@ def _probability_map(comparison: Comparison) -> Iterator[tuple[str, Chart]]:
 def _pair_histograms(comparison: Comparison) -> Iterator[tuple[str, Chart]]:
     for benchmark, name, result in _results(comparison):
         if "histograms" in result.samples:
-            same = result.samples["same"]
+            samples = scored.without_failures(result.samples)
+            same = samples["same"]
             rows = np.concatenate([np.flatnonzero(same)[:SHOWN_PAIRS], np.flatnonzero(~same)[:SHOWN_PAIRS]])
-            histograms = result.samples["histograms"][rows]
+            histograms = samples["histograms"][rows]
             chart = charts.pair_histograms(histograms, same[rows], title=f"{benchmark}, {name}")
             yield f"{benchmark}-{_file_name(name)}-histograms.png", chart
 

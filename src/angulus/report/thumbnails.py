@@ -101,7 +101,7 @@ def wrong_result_pairs(result: Result, images: Mapping[str, str]) -> dict[str, l
 
     Pairs with an image without embedding are left out, since no score decided them.
     """
-    samples = scored.without_failures(result.samples) if scored.FAILED in result.samples else result.samples
+    samples = scored.without_failures(result.samples)
     left, right, scores = samples["left"], samples["right"], samples["scores"]
 
     def captioned(row: int) -> Captioned:

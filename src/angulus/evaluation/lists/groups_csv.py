@@ -9,7 +9,7 @@ import numpy as np
 from angulus.core.checks import InputError, nearest, shown
 from angulus.core.embeddings import Embeddings
 from angulus.core.formats.columns import known_or_empty, text_array
-from angulus.core.id_rule import AS_THEY_ARE, stem
+from angulus.core.id_rule import AS_THEY_ARE, propose, stem
 from angulus.evaluation.lists.named_columns import read_rows
 from angulus.evaluation.lists.text import malformed
 
@@ -54,6 +54,8 @@ def read_groups(path: Path, change: Callable[[str], str] = str) -> dict[str, str
 def with_groups(embeddings: Embeddings, path: Path, *, needed: bool = True) -> Embeddings:
     """The embeddings with the groups of the CSV; images that it does not name have none.
 
+    The groups of images without embedding are kept in `absent_groups`, so that failures to enrol count in theirs.
+
     Its ids are changed by the rule of the embeddings. If then none is found, image suffixes (.jpg, .png, ...) are
     dropped on both sides.
 
@@ -66,15 +68,20 @@ def with_groups(embeddings: Embeddings, path: Path, *, needed: bool = True) -> E
         InputError: as `read_groups`, or the CSV names no image of the embeddings.
     """
     rule, ids = embeddings.id_rule or AS_THEY_ARE, embeddings.ids.tolist()
-    named = read_groups(path, rule.change)
+    named = listed = read_groups(path, rule.change)
     if named.keys().isdisjoint(ids):
         ids = [stem(name) for name in ids]
         named = read_groups(path, lambda name: stem(rule.change(name)))
     if not named.keys().isdisjoint(ids):
-        return replace(embeddings, groups=np.asarray(text_array([named.get(name, "") for name in ids])))
+        groups = np.asarray(text_array([named.get(name, "") for name in ids]))
+        absent = {name: group for name, group in named.items() if name not in set(ids)}
+        return replace(
+            embeddings, groups=groups, absent_groups={stem(name): group for name, group in absent.items()} | absent
+        )
     if not needed:
         return embeddings
     raise InputError(
         f"{path} must name images of {embeddings.source}; none of its {len(named):,} ids is among them: its ids "
-        f"look like {shown(next(iter(named)))}, those of the embeddings like {shown(str(embeddings.ids[0]))}"
+        f"look like {shown(next(iter(listed)))}, those of the embeddings like {shown(str(embeddings.ids[0]))}"
+        + (f"; {way}" if (way := propose(embeddings.ids.tolist(), list(listed))) else "")
     )

@@ -31,6 +31,11 @@ class TemplateImages:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def select(self, chosen: NDArray[np.bool_]) -> "TemplateImages":
+        """The images where `chosen` [N] is true."""
+        media, subjects = (None if column is None else column[chosen] for column in (self.media, self.subjects))
+        return TemplateImages(self.ids[chosen], self.templates[chosen], media, subjects, self.source)
+
     def subject_of(self, templates: ArrayLike) -> NDArray[np.int64]:
         """The subjects of templates [K].
 

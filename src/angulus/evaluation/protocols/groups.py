@@ -13,7 +13,7 @@ from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.curves import ErrorCurve, auc, error_curve
 from angulus.evaluation.metrics.intervals import Floats, Samples, Statistic, Units, keeping_sizes
 from angulus.evaluation.metrics.verification import PresortedFolds, tar_at_far
-from angulus.evaluation.protocols import scored
+from angulus.evaluation.protocols import failures, scored
 from angulus.evaluation.protocols.by_group import of_pairs
 from angulus.evaluation.protocols.figures import Resampling, auc_warning, measure, supported_rates
 from angulus.evaluation.protocols.group_rates import GroupFigures
@@ -55,18 +55,22 @@ def evaluate(
     if pairs.folds is None:
         raise checks.InputError(f"{pairs.source} has no folds, over which the accuracy of a group is taken; add them")
     pair_scores = scored.score(embeddings, pairs, metric=metric, flip=flip, missing=missing)
-    if scored.FAILED in pair_scores.samples and pairs.groups is None:
-        raise checks.InputError(
-            f"images without embedding have no group in {embeddings.source}; give one list per group"
-        )
     sides = scored.sides_of(embeddings, pairs, pair_scores)
     if sides is None:
         raise checks.InputError(f"groups are needed; neither {pairs.source} nor {embeddings.source} has any")
+    if (
+        failures.FAILED in pair_scores.samples
+        and (np.array(sides)[:, pair_scores.samples[failures.FAILED]] == "").any()
+    ):
+        raise checks.InputError(
+            f"images without embedding have no group in {embeddings.source}; give one list per group, or name the "
+            "groups of all images with --groups"
+        )
     names = np.where(sides[0] == sides[1], sides[0], "")
     inside = names != ""
     samples = {name: values[inside] for name, values in pair_scores.samples.items()} | {"groups": names[inside]}
     groups = _groups(samples)
-    failed = samples.get(scored.FAILED, np.zeros(len(samples["same"]), dtype=bool))
+    failed = samples.get(failures.FAILED, np.zeros(len(samples["same"]), dtype=bool))
     across = int((~inside).sum())
     notes: tuple[str, ...] = (f"{across:,} pairs that belong to no one group are left out",) if across else ()
     accuracies = [group.folds.accuracy() for group in groups]
@@ -108,8 +112,8 @@ def _at_common_thresholds(
     """FMR and FNMR by group at the thresholds of the FARs over all pairs, also those of two groups."""
     samples = pair_scores.samples
     curve = error_curve(samples["scores"], samples["same"])
-    enrolled = scored.without_failures(samples) if scored.FAILED in samples else samples
-    fars, _ = supported_rates(None, scored.distinct_impostors(enrolled))  # a pair that failed shows no error
+    # a pair that failed shows no error
+    fars, _ = supported_rates(None, scored.distinct_impostors(scored.without_failures(samples)))
     thresholds = {far: tar_at_far(curve, far).threshold for far in fars}
     return of_pairs(sides, samples, thresholds, resampling, pair_scores.distinct.first)
 
@@ -120,7 +124,7 @@ def statistic(samples: Samples) -> tuple[Statistic, Units]:
     A group of which a fold loses all pairs of one kind has no accuracy in that resample, and what needs all has none.
     Each fold keeps its numbers of genuine and impostor pairs (`keeping_sizes`).
     """
-    return scored.both_ways(_figures, samples), scored.units_of(samples)
+    return failures.both_ways(_figures, samples, scored.without_failures), scored.units_of(samples)
 
 
 def _figures(samples: Samples) -> Statistic:

@@ -12,14 +12,17 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation import scoring
 from angulus.evaluation.lists.blufr import Blufr, BlufrTrial
 from angulus.evaluation.metrics.identification import OpenSetCurve, cmc, dir_at_far, open_set_curve
-from angulus.evaluation.metrics.intervals import Floats, Rows, Samples, Statistic, Units
-from angulus.evaluation.protocols.by_group import Point, Trials, measure_groups, number_groups, searches, why_not
-from angulus.evaluation.protocols.by_group_scale import genuine_trials, impostor_trials
+from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, Statistic, Units
+from angulus.evaluation.protocols import failures
+from angulus.evaluation.protocols.by_group import Point, measure_groups, why_not
+from angulus.evaluation.protocols.by_group_scale import genuine_trials, impostor_trials, with_failed
 from angulus.evaluation.protocols.figures import Resampling, numbers, rate_label, share_warnings, supported_rates
 from angulus.evaluation.protocols.gallery_sizes import best_by_size, sizes_up_to
 from angulus.evaluation.protocols.group_rates import GroupFigures
+from angulus.evaluation.protocols.group_trials import Trials, number_groups, searches
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.vectors import METRICS, Vectors, flip_choice, projected
+from angulus.evaluation.registry import WITHOUT_FAILURES
 
 PROTOCOL = "blufr"
 # the samples that the embeddings gave; the others say which figures of which trials they are
@@ -41,6 +44,7 @@ def evaluate(
     fars: Sequence[float] | None = None,
     open_set_fars: Sequence[float] | None = None,
     rank: int = 1,
+    missing: str = "refuse",
 ) -> Result:
     """VR at FARs over all pairs of a trial's test images, and DIR at FARs and a rank; mean and mean − deviation.
 
@@ -57,6 +61,7 @@ def evaluate(
             1e-3, 1e-4, 1e-5 that they do.
         open_set_fars: where the detection and identification rate is; None: 1e-2 if the trials support it.
         rank: the true subject must be within it.
+        missing: "refuse" images without embedding; or "fail": failures to enrol, see `failures`.
 
     Raises:
         checks.InputError: an image without embedding, a trial without genuine or without impostor probes, or a FAR that
@@ -73,23 +78,36 @@ def evaluate(
         for name, probes in (("genuine", trial.genuine), ("impostor", trial.impostor)):
             if not len(probes):  # and so no pairs of that kind are ever missing
                 raise checks.InputError(f"{blufr.source}: trial {number} has no {name} probe; it needs both kinds")
-    impostor_pairs = min(_impostor_pairs(blufr.labels[trial.test]) for trial in blufr.trials)
-    impostor_probes = min(len(trial.impostor) for trial in blufr.trials)
+    listed = np.unique(np.concatenate([np.concatenate([t.test, t.gallery]) for t in blufr.trials]))
+    rows = embeddings.rows(blufr.ids[listed], blufr.source, missing=missing)
+    failed = np.zeros(len(blufr.ids), dtype=bool)
+    failed[listed] = rows < 0
+    if pca is not None and missing == "fail":
+        trained = np.unique(np.concatenate([trial.train for trial in blufr.trials]))
+        failed[trained] |= embeddings.rows(blufr.ids[trained], blufr.source, missing=missing) < 0
+    enrolled = [_enrolled(trial, blufr.labels, failed) for trial in blufr.trials]
+    for number, trial in enumerate(enrolled, 1):
+        if not (len(trial.genuine) and len(trial.impostor)):
+            raise checks.InputError(f"{blufr.source}: trial {number} needs probes of both kinds with embeddings")
+    impostor_pairs = min(_impostor_pairs(blufr.labels[trial.test]) for trial in enrolled)
+    impostor_probes = min(len(trial.impostor) for trial in enrolled)
     verified, notes = supported_rates(fars, impostor_pairs, standard=VERIFICATION_FARS, name="VR@FAR")
     detected, more = supported_rates(
         open_set_fars, impostor_probes, standard=IDENTIFICATION_FARS, impostors="impostor probes", name="DIR@FAR"
     )
-    sizes = sizes_up_to(min(len(trial.gallery) for trial in blufr.trials))
+    sizes = sizes_up_to(min(len(trial.gallery) for trial in enrolled))
     rates = _Rates(verified, tuple(far for far in CURVE_FARS if 1 / impostor_pairs <= far), detected, rank, sizes)
     names: tuple[str, ...] = ()
     group = None
-    if embeddings.groups is not None:
-        tested = np.unique(np.concatenate([np.concatenate([t.test, t.gallery]) for t in blufr.trials]))
-        names, (known,) = number_groups(embeddings.groups[embeddings.rows(blufr.ids[tested], blufr.source)])
+    if (of_listed := embeddings.groups_of(rows, blufr.ids[listed])) is not None:
+        names, (known,) = number_groups(of_listed)
         group = np.full(len(blufr.ids), -1)
-        group[tested] = known
+        group[listed] = known
     compared = None if why_not(names) else group
-    trials = [_trial(_vectors(embeddings, blufr, t, flip, pca), blufr.labels, t, rates, compared) for t in blufr.trials]
+    trials = [
+        _trial(_vectors(embeddings, blufr, own, flip, pca), blufr.labels, (trial, own), rates, compared, failed)
+        for trial, own in zip(blufr.trials, enrolled, strict=True)
+    ]
     samples = {
         "figures": np.array(list(trials[0].values)),
         "values": np.array([list(trial.values.values()) for trial in trials]),
@@ -114,10 +132,12 @@ def evaluate(
             "±": "standard deviation over the trials, n − 1",
             "smaller galleries": f"the first people of a random order (seed {ORDER_SEED}), and who is searched for",
             "intervals": "none: the trials draw from the same people",
+            **(failures.CHOICE if missing == "fail" else {}),
         },
         {
             "trials": len(blufr.trials),
             "images": len(blufr.ids),
+            **({"images without embedding": int(failed.sum())} if failed.any() else {}),
             "least impostor pairs of a trial": impostor_pairs,
             "least impostor probes of a trial": impostor_probes,
         },
@@ -136,18 +156,26 @@ def evaluate(
 def statistic(samples: Samples) -> tuple[Statistic, Units]:
     """The figures of `evaluate` by weights of the trials, and the trials, each a unit."""
     names, values = samples["figures"].tolist(), samples["values"]
+    ends = [WITHOUT_FAILURES * name.endswith(WITHOUT_FAILURES) for name in names]
 
     def figures(weights: Floats) -> dict[str, float]:
         total = weights.sum()
         means = weights @ values / total
         deviations = np.sqrt(weights @ (values - means) ** 2 / max(total - 1, 1))
-        lower = {f"{name}, mean − deviation": mean - d for name, mean, d in zip(names, means, deviations, strict=True)}
-        return {name: float(value) for name, value in {**dict(zip(names, means, strict=True)), **lower}.items()}
+        lower = [f"{name.removesuffix(end)}, mean − deviation{end}" for name, end in zip(names, ends, strict=True)]
+        return dict(zip([*names, *lower], [*means.tolist(), *(means - deviations).tolist()], strict=True))
 
     return figures, Units.of(np.arange(len(values)))
 
 
 _PARTS = ("train", "test", "gallery", "genuine", "impostor")
+
+
+def _enrolled(trial: BlufrTrial, labels: Rows, failed: Flags) -> BlufrTrial:
+    """The trial without the images that have no embedding, nor the genuine probes whose gallery image has none."""
+    parts = {name: rows[~failed[rows]] for name in _PARTS for rows in [getattr(trial, name)]}
+    mated = np.isin(labels[parts["genuine"]], labels[parts["gallery"]])
+    return BlufrTrial(**{**parts, "genuine": parts["genuine"][mated]})
 
 
 @dataclass(frozen=True)
@@ -205,41 +233,78 @@ def _join(kinds: Sequence[tuple[Trials, Trials] | None]) -> tuple[Trials | None,
     return Trials.concatenate([first for first, _ in known]), Trials.concatenate([second for _, second in known])
 
 
-def _trial(vectors: Vectors, labels: Rows, trial: BlufrTrial, rates: _Rates, groups: Rows | None) -> _TrialScores:
+def _trial(
+    vectors: Vectors,
+    labels: Rows,
+    trials: tuple[BlufrTrial, BlufrTrial],
+    rates: _Rates,
+    groups: Rows | None,
+    failed: Flags,
+) -> _TrialScores:
+    """The figures of a trial, of which the second of `trials` are the images with embeddings."""
+    whole, trial = trials
     tested, people = vectors[trial.test], labels[trial.test]
     fars = list(dict.fromkeys(rates.verified + rates.drawn))
-    points = scoring.thresholds_at(tested, None, fars, ids=people, zero_ok=True)
+    everyone, among = (_impostor_pairs(labels[each.test]) for each in trials)
     genuine = scoring.PairBatch.concatenate(scoring.genuine(tested, None, ids=people))
-    rate = {far: float((genuine.scores >= point.threshold).mean()) for far, point in zip(fars, points, strict=True)}
+    total = _genuine_pairs(labels[whole.test])
     sizes = [*rates.sizes[:-1], len(trial.gallery)]
     order = np.random.default_rng(ORDER_SEED).permutation(trial.gallery)
-    ranks_by_size, mates = _ranks(vectors, labels, trial, order, sizes)
+    ranks, mates = _ranks(vectors, labels, trial, order, sizes)
     best = best_by_size(vectors[trial.impostor], vectors[order], sizes)
-    by_size = [open_set_curve(mates, ranks_by_size[:, s], best[:, s], rank=rates.rank) for s in range(len(sizes))]
-    ranks, curve = ranks_by_size[:, -1], by_size[-1]
+
+    def verified(fmrs: Sequence[float], of: int) -> tuple[Floats, Floats]:
+        """Threshold and verification rate at each FMR."""
+        points = scoring.thresholds_at(tested, None, fmrs, ids=people, zero_ok=True)
+        at = np.array([point.threshold for point in points])
+        return at, np.array([float((genuine.scores >= threshold).sum()) / of for threshold in at])
+
+    def searched(lost: int, unseen: int) -> list[OpenSetCurve]:
+        """The open-set curve of each size, with so many genuine and impostor probes that failed."""
+        own, alarms = np.append(mates, np.full(lost, failures.BELOW)), np.full((unseen, len(sizes)), failures.BELOW)
+        places = np.concatenate([ranks, np.full((lost, len(sizes)), failures.NEVER)])
+        alarms = np.concatenate([best, alarms])
+        return [open_set_curve(own, places[:, s], alarms[:, s], rank=rates.rank) for s in range(len(sizes))]
+
+    def figures(rate: Floats, curve: OpenSetCurve) -> dict[str, float]:
+        values = {f"VR@FAR={rate_label(far)}": rate[fars.index(far)] for far in rates.verified}
+        return values | {
+            f"DIR@FAR={rate_label(far)}, rank {rates.rank}": dir_at_far(curve, far, zero_ok=far == 0).dir
+            for far in rates.detected
+        }
+
+    lost, unseen = len(whole.genuine) - len(trial.genuine), len(whole.impostor) - len(trial.impostor)
+    at, rate = verified([failures.rate_among(far, everyone, among) for far in fars], total)
+    by_size = searched(lost, unseen)
+    curve = by_size[-1]
+    values = figures(rate, curve)
+    if failed.any():
+        values |= failures.renamed(figures(verified(fars, len(genuine.scores))[1], searched(0, 0)[-1]))
     misses = [[1 - dir_at_far(one, far, zero_ok=far == 0).dir for far in rates.detected] for one in by_size]
-    values = {f"VR@FAR={rate_label(far)}": rate[far] for far in rates.verified}
-    values |= {
-        f"DIR@FAR={rate_label(far)}, rank {rates.rank}": dir_at_far(curve, far, zero_ok=far == 0).dir
-        for far in rates.detected
-    }
-    highest = min(MAX_RANK, len(trial.gallery))
-    pairs, searched = None, None
+    pairs, tried = None, None
     if groups is not None:
-        at = [point.threshold for point in points[: len(rates.verified)]]
         own = groups[trial.test], groups[trial.test]
         pairs = (
-            impostor_trials((tested, None), own, (people, None), at),
-            genuine_trials(genuine, own, people, at),
+            impostor_trials((tested, None), own, (people, None), at[: len(rates.verified)].tolist()),
+            genuine_trials(genuine, own, people, at[: len(rates.verified)].tolist()),
         )
+        if failed[whole.test].any():
+            everybody = groups[whole.test]
+            pairs = with_failed(*pairs, (everybody, everybody), (labels[whole.test], None), failed[whole.test])
         detected = np.array([[dir_at_far(curve, far, zero_ok=far == 0).threshold] for far in rates.detected])
         detected = detected.reshape(len(rates.detected), 1)
-        searched = (
-            searches(groups[trial.impostor], labels[trial.impostor], best[:, -1] >= detected),
-            searches(groups[trial.genuine], labels[trial.genuine], (mates < detected) | (ranks > rates.rank)),
+        found = np.zeros((len(rates.detected), len(whole.genuine)), dtype=bool)
+        found[:, np.isin(whole.genuine, trial.genuine)] = (mates >= detected) & (ranks[:, -1] <= rates.rank)
+        alarms = np.zeros((len(rates.detected), len(whole.impostor)), dtype=bool)
+        alarms[:, np.isin(whole.impostor, trial.impostor)] = best[:, -1] >= detected
+        tried = (
+            searches(groups[whole.impostor], labels[whole.impostor], alarms),
+            searches(groups[whole.genuine], labels[whole.genuine], ~found),
         )
-    drawn = np.array([rate[far] for far in rates.drawn])
-    return _TrialScores(values, drawn, cmc(ranks, highest), curve, np.array(misses), pairs, searched)
+    highest = min(MAX_RANK, len(trial.gallery))
+    closed = cmc(np.append(ranks[:, -1], np.full(lost, failures.NEVER)), highest)
+    drawn = rate[[fars.index(far) for far in rates.drawn]]
+    return _TrialScores(values, drawn, closed, curve, np.array(misses), pairs, tried)
 
 
 def _ranks(vectors: Vectors, labels: Rows, trial: BlufrTrial, images: Rows, sizes: list[int]) -> tuple[Rows, Floats]:
@@ -255,9 +320,13 @@ def _ranks(vectors: Vectors, labels: Rows, trial: BlufrTrial, images: Rows, size
     return scoring.rows_ahead(*sides, own, sizes=sizes, ids=(probes, gallery)).numpy() + 1, own.numpy()
 
 
-def _impostor_pairs(people: Rows) -> int:
+def _genuine_pairs(people: Rows) -> int:
     counts = np.unique(people, return_counts=True)[1]
-    return int(len(people) * (len(people) - 1) - (counts * (counts - 1)).sum()) // 2
+    return int((counts * (counts - 1)).sum()) // 2
+
+
+def _impostor_pairs(people: Rows) -> int:
+    return len(people) * (len(people) - 1) // 2 - _genuine_pairs(people)
 
 
 def _curves(trials: Sequence[_TrialScores], rates: _Rates) -> tuple[Curve, ...]:

@@ -10,6 +10,7 @@ from angulus.evaluation.metrics.curves import ErrorCurve, Presorted, auc, eer
 from angulus.evaluation.metrics.intervals import Floats, Samples, Statistic, Units, keeping_sizes
 from angulus.evaluation.metrics.verification import FoldAccuracy, best_of, tar_at_far
 from angulus.evaluation.protocols import by_group, scored
+from angulus.evaluation.protocols.failures import FAILED, both_ways, renamed
 from angulus.evaluation.protocols.figures import Resampling, measure, rate_label, supported_rates
 from angulus.evaluation.protocols.result import Curve, Result
 
@@ -59,15 +60,10 @@ def evaluate(
     """
     pair_scores = scored.score(embeddings, pairs, metric=metric, flip=flip, pca=pca, missing=missing)
     samples, once = pair_scores.samples, pair_scores.distinct
-    enrolled = scored.without_failures(samples) if scored.FAILED in samples else samples
-    impostors = scored.distinct_impostors(enrolled)
+    impostors = scored.distinct_impostors(scored.without_failures(samples))  # a pair that failed shows no error
     kept, notes = supported_rates(fars, impostors, impostors=once.supporting)
     samples = {**samples, "fars": np.array(kept, dtype=np.float64)}
-    thresholds, spreads, chosen = _operating(samples)
-    if enrolled is not pair_scores.samples:
-        more = _operating({**enrolled, "fars": samples["fars"]})
-        thresholds |= {f"{name}{scored.WITHOUT}": value for name, value in more[0].items()}
-        spreads |= {f"{name}{scored.WITHOUT}": value for name, value in more[1].items()}
+    thresholds, spreads, chosen = operating(samples)
     at_fars = {far: thresholds[f"TAR@FAR={rate_label(far)}"] for far in kept}
     if chosen is None:
         notes += ("the list has no folds: no threshold can be chosen on other pairs than it is tried on",)
@@ -90,17 +86,22 @@ def evaluate(
         resampling,
         thresholds=thresholds,
         spreads=spreads,
-        curves=curves(
-            Presorted.of(samples["scores"], samples["same"]).curve(), PROTOCOL, failures=scored.FAILED in samples
-        ),
+        curves=curves(Presorted.of(samples["scores"], samples["same"]).curve(), PROTOCOL, failures=FAILED in samples),
         notes=notes + pair_scores.notes,
         by_group=by_group.of_pairs(sides, samples, at_fars, resampling, pair_scores.distinct.first),
         about=pair_scores.about,
     )
 
 
-def _operating(samples: Samples) -> tuple[dict[str, float], dict[str, float], FoldAccuracy | None]:
-    """Thresholds and spreads of the figures that have one, and the accuracy of the folds, if there are any."""
+def operating(samples: Samples) -> tuple[dict[str, float], dict[str, float], FoldAccuracy | None]:
+    """Thresholds and spreads of the figures that have one, and the accuracy of the folds, if there are any.
+
+    Where pairs failed, those of the figures without failures, too.
+    """
+    if FAILED in samples:
+        thresholds, spreads, chosen = operating({name: value for name, value in samples.items() if name != FAILED})
+        more = operating(scored.without_failures(samples))
+        return thresholds | renamed(more[0]), spreads | renamed(more[1]), chosen
     presorted = Presorted.of(samples["scores"], samples["same"])
     curve = presorted.curve()
     fars = {f"TAR@FAR={rate_label(far)}": far for far in samples["fars"].tolist()}
@@ -118,10 +119,11 @@ def statistic(samples: Samples) -> tuple[Statistic, Units]:
     A resample that loses all pairs of one kind has no figures; one in which a fold does, no accuracy. For the accuracy
     each fold keeps its numbers of genuine and impostor pairs (`keeping_sizes`).
     """
-    return scored.both_ways(_figures, samples), scored.units_of(samples)
+    return both_ways(figures_of, samples, scored.without_failures), scored.units_of(samples)
 
 
-def _figures(samples: Samples) -> Statistic:
+def figures_of(samples: Samples) -> Statistic:
+    """The figures of scored pairs by weights of the pairs."""
     presorted, folds = Presorted.of(samples["scores"], samples["same"]), scored.folds_of(samples)
     strata = scored.strata_of(samples)
     fars = {f"TAR@FAR={rate_label(far)}": far for far in samples["fars"].tolist()}

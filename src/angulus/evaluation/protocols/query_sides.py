@@ -13,7 +13,7 @@ from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.metrics.intervals import Flags, Rows
-from angulus.evaluation.protocols.vectors import Vectors
+from angulus.evaluation.protocols.vectors import Vectors, require_alike
 
 Texts = NDArray[np.str_]
 
@@ -83,9 +83,13 @@ class Searched:
 
     def no_match(self) -> str:
         """Why a search is refused in which no query has a match."""
-        rule = " once images of its class from its own camera are ignored" if self.cameras is not None else ""
+        if self.cameras is not None and np.isin(self.query_class, self.gallery_class[~self.is_distractor]).any():
+            return (
+                "no query has a match that another camera took, so no figure is defined; give images of a class from "
+                "two cameras or more, or turn the rule off with --no-camera-rule (in Python camera_rule=False)"
+            )
         return (
-            f"no query has a match in the gallery{rule}, so no figure is defined; the queries' labels look like "
+            "no query has a match in the gallery, so no figure is defined; the queries' labels look like "
             f"{self.labels[0]!r} and the gallery's like {self.labels[1]!r}; give both the same kind of labels, and two "
             "images or more of a class"
         )
@@ -98,6 +102,7 @@ def choose(embeddings: Embeddings, others: Embeddings | None, chosen: Chosen, fl
         InputError: labels, splits or cameras that are missing, or that need a choice that was not made.
     """
     far = embeddings if others is None else others
+    require_alike(embeddings, far)
     rows, places, splits = _split(embeddings, others, chosen)
     counts: dict[str, int] = {}
     sides = []

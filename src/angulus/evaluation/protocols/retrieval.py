@@ -21,6 +21,7 @@ from angulus.evaluation.protocols.figures import Resampling
 from angulus.evaluation.protocols.query_sides import Chosen, Searched
 from angulus.evaluation.protocols.result import WARNING, Curve, Result
 from angulus.evaluation.protocols.sides import Tally, tally_result
+from angulus.evaluation.protocols.single_shot import SingleShot
 from angulus.evaluation.protocols.vectors import METRICS, flip_choice
 
 RETRIEVAL, REID = "retrieval", "reid"
@@ -163,7 +164,7 @@ def evaluate(
         curves=(Curve("cmc", kind, _CURVE.astype(np.float64), measured.curve),),
         guessing=(recall, guess),
         notes=(*notes, *searched.notes, *measured.notes),
-        sources={"embeddings": embeddings.source} | ({} if others is None else {"gallery": others.source}),
+        sources=embeddings.origin | ({} if others is None else {"gallery": others.source}),
         more={"classes": searched.classes, **_nearest(searched, measured, seed, options)},
         people="these people" if kind == REID else "these classes",
     )
@@ -189,7 +190,7 @@ class _Measured:
         parts: list[tuple[Rows, Rows, dict[str, Floats]]] = []
         bounds: dict[str, Floats] = {name: np.zeros(2) for name in names}
         tied = 0
-        shots = _SingleShot.of(searched, how.single_shot, seed)
+        shots = SingleShot.of(searched, how.single_shot, seed)
         for first, last, pairs in _matches(searched, options):
             shots.see(pairs)
             counts = scoring.ahead_and_tied(
@@ -244,53 +245,6 @@ def _matches(searched: Searched, options: scoring.ScoringOptions) -> Iterator[tu
             first, waiting = last, []
     if waiting:
         yield first, int(waiting[-1].probes[-1]) + 1, scoring.PairBatch.concatenate(waiting)
-
-
-@dataclass(frozen=True)
-class _SingleShot:
-    """Galleries with one random image of each identity; the query's own is one that is not ignored."""
-
-    searched: Searched
-    places: list[Rows]  # of each repeat: the gallery in random order, as the place of each row
-    scores: list[Floats]  # of each repeat and query: the score of its match; NaN until there is one
-    best: list[Rows]
-
-    @staticmethod
-    def of(searched: Searched, repeats: int, seed: int) -> _SingleShot:
-        random = np.random.default_rng(seed)
-        total, count = len(searched.gallery), len(searched.queries)
-        places = [random.permutation(total) for _ in range(repeats)]
-        return _SingleShot(
-            searched, places, [np.full(count, np.nan) for _ in places], [np.full(count, total) for _ in places]
-        )
-
-    def see(self, pairs: scoring.PairBatch) -> None:
-        """Choose among the matches of some queries, all of which are given."""
-        for place, scores, best in zip(self.places, self.scores, self.best, strict=True):
-            order = np.lexsort((place[pairs.gallery], pairs.probes))
-            rows, first = np.unique(pairs.probes[order], return_index=True)
-            scores[rows], best[rows] = pairs.scores[order][first], place[pairs.gallery[order][first]]
-
-    def shares(self, ks: Sequence[int], queries: Rows, options: scoring.ScoringOptions) -> dict[int, Floats]:
-        """The CMC of each query at each k, the mean over the repeats."""
-        sums = {k: np.zeros(len(queries)) for k in dict.fromkeys(ks)}
-        searched = self.searched
-        for place, scores in zip(self.places, self.scores, strict=True):
-            named = np.flatnonzero(~searched.is_distractor)
-            by_class = named[np.lexsort((place[named], searched.gallery_class[named]))]
-            _, first = np.unique(searched.gallery_class[by_class], return_index=True)
-            rows = np.sort(np.append(by_class[first], np.flatnonzero(searched.is_distractor)))
-            ahead, tied = scoring.ahead_and_tied(
-                searched.query_vectors,
-                searched.gallery_vectors[rows],
-                (queries, scores[queries]),
-                ids=(searched.query_class, searched.gallery_class[rows]),
-                options=options,
-            )
-            ranks = MatchRanks(np.arange(len(queries) + 1), ahead, tied)
-            for k in sums:
-                sums[k] += metrics.recall(ranks, k) / len(self.places)
-        return sums if self.places else {}
 
 
 def _nearest(

@@ -1,6 +1,5 @@
 """Pairs of a list scored by embeddings, with the people they show, who are resampled."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,97 +9,24 @@ from numpy.typing import NDArray
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList
-from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, Statistic, Units
+from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, Units
 from angulus.evaluation.metrics.verification import PresortedFolds
-from angulus.evaluation.protocols.figures import few_pairs_notes
+from angulus.evaluation.protocols import failures
+from angulus.evaluation.protocols.distinct import Distinct, distinct
+from angulus.evaluation.protocols.failures import FAILED
 from angulus.evaluation.protocols.vectors import METRICS, flip_choice, pair_scores, projected
 
 COLUMNS = ("left", "right", "same", "folds", "left_identity", "right_identity")  # what names pairs
 DISTINCT = "distinct"  # the sample that numbers distinct pairs, of a list that repeats some
-FAILED = "failed"  # the sample that says which pairs have an image without embedding, if some have
 MEASURED = ("scores", "fold_scores", "norms", FAILED)  # samples that the embeddings gave; the others say which pairs
-WITHOUT = ", without failures"  # how figures end that leave those pairs out
 
 _NO_NORMS = (
     "the quality of the pairs is unknown: the column norms of {source} is from before the vectors were normalised, so "
     "that the length of a vector joined with its mirror image's is unknown"
 )
 _NO_NORM = "the quality of the pairs is unknown, because images without embedding have no norm"
-_FAILURES = "failures to enrol, which match nobody at any threshold; ranks and thresholds take them as below all scores"
 _PCA = "{} directions, of the vectors before any normalisation, fitted on the images of the other folds"
 _UNKNOWN = "intervals resample the pairs and not the people behind them, which pairs share: they are too narrow; {why}"
-
-
-@dataclass(frozen=True, eq=False)
-class Distinct:
-    """The distinct pairs of a list, in either order."""
-
-    number: Rows  # [P] int64, the distinct pair of each
-    first: Rows  # [D] int64, the place of the first mention of each distinct pair
-    genuine: int  # numbers of distinct pairs
-    impostors: int
-    notes: tuple[str, ...]  # what a reader must know; empty for a list without repeats
-
-    @property
-    def supporting(self) -> str:
-        """What is counted where a FAR needs enough impostors."""
-        return "distinct impostor pairs" if self.notes else "impostor pairs"
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """For a result's counts: how many pairs repeat another, if any."""
-        repeats = len(self.number) - len(self.first)
-        return {"repeated pairs": repeats} if repeats else {}
-
-    def few_notes(self) -> tuple[str, ...]:
-        """Notes on kinds of pairs that are too few."""
-        return few_pairs_notes({"genuine": self.genuine, "impostor": self.impostors})
-
-
-def distinct(left: Rows, right: Rows, same: Flags, names: NDArray[Any], source: str) -> Distinct:
-    """Find the pairs that are listed more than once, in either order.
-
-    Args:
-        left, right: [P], numbers of what is compared, in [0, len(names)).
-        same: [P], which are genuine.
-        names: what the list calls them.
-        source: the list, for messages.
-
-    Raises:
-        InputError: something is compared with itself, or a pair is listed as genuine and as impostor; names the
-            places, counted in pairs from 1.
-    """
-    low, high = np.minimum(left, right).astype(np.int64), np.maximum(left, right).astype(np.int64)
-
-    def describe(place: int) -> str:
-        return f"pair {place + 1:,} ({names[left[place]]} {names[right[place]]} {int(same[place])})"
-
-    alone = np.flatnonzero(low == high)
-    if len(alone):
-        raise InputError(f"{source} must compare each with another; {describe(int(alone[0]))} compares one with itself")
-    _, first, number = np.unique(low * len(names) + high, return_index=True, return_inverse=True)
-    against = np.flatnonzero(same != same[first[number]])
-    if len(against):
-        place = int(against[0])
-        raise InputError(
-            f"{source} must list a pair as genuine (1) or as impostor (0); {describe(int(first[number[place]]))} and "
-            f"{describe(place)} contradict each other; correct or remove one"
-        )
-    genuine = int(same[first].sum())
-    return Distinct(number, first, genuine, len(first) - genuine, _notes(number, first, describe))
-
-
-def _notes(number: Rows, first: Rows, describe: Callable[[int], str]) -> tuple[str, ...]:
-    repeats = len(number) - len(first)
-    if not repeats:
-        return ()
-    mentions = np.ones(len(number), dtype=bool)
-    mentions[first] = False
-    place = int(np.flatnonzero(mentions)[0])
-    return (
-        f"{repeats:,} of the {len(number):,} pairs repeat another, {describe(place)} the first; "
-        f"only the {len(first):,} distinct ones count for which FARs the list can show",
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +70,9 @@ def score(
         InputError: an image without embedding, a pair that is listed as genuine and as impostor or compares an image
             with itself, embeddings of several models, PCA without folds, or more directions than there can be.
     """
+    for kind, listed in (("genuine (1)", pairs.same), ("impostor (0)", ~pairs.same)):
+        if not listed.any():
+            raise InputError(f"{pairs.source} must hold pairs of both kinds; it has no {kind} pair")
     both = embeddings.rows(np.concatenate([pairs.left, pairs.right]), pairs.source, missing=missing)
     left, right = both[: len(pairs)], both[len(pairs) :]
     failed = np.minimum(left, right) < 0
@@ -191,7 +120,7 @@ def score(
             "flip": flip_choice(embeddings, flip),
             "pca": "none" if pca is None else _PCA.format(pca),
             "norms": source or "unknown",
-            **({"images without embedding": _FAILURES} if missing == "fail" else {}),
+            **(failures.CHOICE if missing == "fail" else {}),
         },
         counts,
         notes + once.notes,
@@ -200,29 +129,27 @@ def score(
     )
 
 
-def _with_failures(enrolled: ScoredPairs, pairs: PairList, left: Rows, right: Rows, failed: Flags) -> ScoredPairs:
-    """All pairs of a list, of those that have two embeddings: the others score below all of these.
+def spread(samples: Samples, pairs: PairList, failed: Flags) -> dict[str, NDArray[Any]]:
+    """Samples of the pairs with two embeddings as those of the whole list; pairs that failed score below all others."""
+    whole: dict[str, NDArray[Any]] = {FAILED: failed}
+    for name in ("scores", "fold_scores", "histograms"):
+        if name in samples:
+            values = np.moveaxis(samples[name], -1 if name == "fold_scores" else 0, 0)
+            filled = np.full((len(failed), *values.shape[1:]), min(values.min(), 0) - 1, dtype=values.dtype)
+            filled[~failed] = values
+            whole[name] = np.moveaxis(filled, 0, -1) if name == "fold_scores" else filled
+    return {name: value for name in COLUMNS if (value := getattr(pairs, name)) is not None} | whole
 
-    Source: ISO/IEC 19795-1 (a failure to enrol or to acquire is a rejection: FRR = FTA + (1 − FTA) · FNMR for genuine
-    pairs, and FAR = (1 − FTA) · FMR).
-    """
+
+def _with_failures(enrolled: ScoredPairs, pairs: PairList, left: Rows, right: Rows, failed: Flags) -> ScoredPairs:
+    """All pairs of a list, of those that have two embeddings: the others score below all of these."""
     names, place = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
     once = distinct(place[: len(pairs)], place[len(pairs) :], pairs.same, names, pairs.source)
-    samples: dict[str, NDArray[Any]] = {"left": pairs.left, "right": pairs.right, "same": pairs.same, FAILED: failed}
-    for name in ("scores", "fold_scores"):
-        if name in enrolled.samples:
-            scores = enrolled.samples[name]
-            whole = np.full((*scores.shape[:-1], len(pairs)), scores.min() - 1)
-            whole[..., ~failed] = scores
-            samples[name] = whole
-    if pairs.folds is not None:
-        samples["folds"] = pairs.folds
+    samples = spread(enrolled.samples, pairs, failed)
     if once.notes:
         samples[DISTINCT] = once.number
     notes = [_NO_NORM, *once.notes]
-    if pairs.left_identity is not None and pairs.right_identity is not None:
-        samples |= {"left_identity": pairs.left_identity, "right_identity": pairs.right_identity}
-    else:
+    if "left_identity" not in samples:
         notes.insert(0, _UNKNOWN.format(why="the list does not say who is shown, nor do labels of images without one"))
     genuine = int(pairs.same.sum())
     absent = np.unique(place[np.concatenate([left, right]) < 0])
@@ -231,35 +158,27 @@ def _with_failures(enrolled: ScoredPairs, pairs: PairList, left: Rows, right: Ro
     if "left_identity" in samples:
         counts["people"] = units_of(samples).count
     unit = "people" if "left_identity" in samples else "pairs"
-    choices = {**enrolled.choices, "images without embedding": _FAILURES}
+    choices = {**enrolled.choices, **failures.CHOICE}
     return ScoredPairs(samples, left, right, once, choices, counts, tuple(notes), unit, enrolled.about)
 
 
+_OF_PAIRS = {*COLUMNS, "scores", "norms", DISTINCT, "groups", "histograms"}
+
+
 def without_failures(samples: Samples) -> dict[str, NDArray[Any]]:
-    """The samples of the pairs whose two images have embeddings."""
-    of_pairs = {*COLUMNS, *MEASURED, DISTINCT, "groups"}
-    kept = ~samples[FAILED]
-    return {name: values[..., kept] if name in of_pairs else values for name, values in samples.items()}
+    """The samples of the pairs whose two images have embeddings: all, if no pair failed."""
+    if FAILED not in samples:
+        return dict(samples)
+    rest = failures.without_failures(samples, _OF_PAIRS)
+    if "fold_scores" in rest:
+        rest["fold_scores"] = rest["fold_scores"][:, ~samples[FAILED]]
+    return rest
 
 
 def distinct_impostors(samples: Samples) -> int:
     """The number of distinct impostor pairs."""
     impostors = ~samples["same"]
     return len(np.unique(samples[DISTINCT][impostors])) if DISTINCT in samples else int(impostors.sum())
-
-
-def both_ways(figures_of: Callable[[Samples], Statistic], samples: Samples) -> Statistic:
-    """The figures of all pairs, and under names of their own those without the pairs that failed, if some did."""
-    whole = figures_of(samples)
-    if FAILED not in samples:
-        return whole
-    kept, rest = ~samples[FAILED], figures_of(without_failures(samples))
-
-    def figures(weights: Floats) -> dict[str, float]:
-        without = {f"{name}{WITHOUT}": value for name, value in rest(weights[kept]).items()}
-        return {**whole(weights), **without}
-
-    return figures
 
 
 def require_norms(embeddings: Embeddings, flip: str | None) -> None:
@@ -331,11 +250,9 @@ def sides_of(
 ) -> tuple[NDArray[np.str_], NDArray[np.str_]] | None:
     """The groups of both images of each pair, [P] each: the list's, or else the embeddings', or None.
 
-    An image without embedding has an unknown group.
+    An image without embedding has the group that the file of `--groups` gives it, else an unknown one.
     """
     if pairs.groups is not None:
         return pairs.groups, pairs.groups
-    if embeddings.groups is None:
-        return None
-    groups = np.append(embeddings.groups, "")  # −1, an image without embedding, is the last
-    return groups[scored.left], groups[scored.right]
+    left, right = embeddings.groups_of(scored.left, pairs.left), embeddings.groups_of(scored.right, pairs.right)
+    return None if left is None or right is None else (left, right)

@@ -1,7 +1,7 @@
 """What MegaFace, Trillion-Pairs and retrieval share: labelled images, and shares of trials counted per person."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,9 @@ from angulus.core import checks
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.megaface import FeatureList
 from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, Statistic, Units
-from angulus.evaluation.protocols.by_group import number_groups
 from angulus.evaluation.protocols.figures import Resampling, measure, share_warnings
 from angulus.evaluation.protocols.group_rates import GroupFigures
+from angulus.evaluation.protocols.group_trials import number_groups
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.vectors import Vectors
 
@@ -29,11 +29,23 @@ class Tally:
     trials: dict[str, Floats] = field(default_factory=dict)
     thresholds: dict[str, float] = field(default_factory=dict)
 
-    def add(self, name: str, person: Rows, success: Flags | Floats, threshold: float | None = None) -> None:
-        """Count trials of a figure: the person of each [M], whether (how far) it succeeded [M], the threshold."""
+    def add(
+        self,
+        name: str,
+        person: Rows,
+        success: Flags | Floats,
+        threshold: float | None = None,
+        failed: Rows | None = None,
+    ) -> None:
+        """Count trials of a figure: the person of each [M], whether (how far) it succeeded [M], the threshold.
+
+        `failed` [people]: further trials of each person that failed for want of an embedding.
+        """
         nothing = np.zeros(self.people)
         self.hits[name] = self.hits.get(name, nothing) + np.bincount(person, success, self.people)
         self.trials[name] = self.trials.get(name, nothing) + np.bincount(person, minlength=self.people)
+        if failed is not None:
+            self.trials[name] += failed
         if threshold is not None:
             self.thresholds[name] = threshold
 
@@ -77,18 +89,37 @@ class Side:
     people: NDArray[np.str_] | None
     source: str
     groups: NDArray[np.str_] | None = None  # of the people shown, where known
+    failed: "Side | None" = None  # images of the list without embedding, if any; without vectors
 
     @staticmethod
-    def from_embeddings(embeddings: Embeddings, listed: FeatureList | None, flip: str | None) -> "Side":
+    def from_embeddings(
+        embeddings: Embeddings, listed: FeatureList | None, flip: str | None, missing: str = "refuse"
+    ) -> "Side":
         if listed is None:
             vectors = embeddings.vectors if flip is None else embeddings.fused(np.arange(len(embeddings)), flip)
             return Side(vectors, embeddings.ids, embeddings.labels, embeddings.source, embeddings.groups)
-        rows = embeddings.rows(listed.ids, listed.source)
-        people = listed.identities
+        rows = embeddings.rows(listed.ids, listed.source, missing=missing)
+        people, there = listed.identities, rows >= 0
         if people is None and embeddings.labels is not None:
-            people = embeddings.labels[rows]
-        groups = None if embeddings.groups is None else embeddings.groups[rows]
-        return Side(embeddings.fused(rows, flip), listed.ids, people, listed.source, groups)
+            people = np.append(embeddings.labels, "")[rows]
+        whole = Side(
+            np.empty((len(rows), 0)), listed.ids, people, listed.source, embeddings.groups_of(rows, listed.ids)
+        )
+        failed = None if there.all() else whole.select(~there)
+        return replace(whole.select(there), vectors=embeddings.fused(rows[there], flip), failed=failed)
+
+    @property
+    def listed(self) -> "Side":
+        """All images, those without embedding last; without vectors."""
+        if self.failed is None:
+            return self
+        ids = np.concatenate([self.ids, self.failed.ids])
+
+        def joined(name: str) -> NDArray[np.str_] | None:
+            first, last = getattr(self, name), getattr(self.failed, name)
+            return None if first is None else np.concatenate([first, last])
+
+        return Side(np.empty((len(ids), 0)), ids, joined("people"), self.source, joined("groups"))
 
     def known_people(self) -> "Side":
         """The images of known people.
@@ -97,17 +128,18 @@ class Side:
             checks.InputError: the people are not named, or no image is left.
         """
         known = self.labelled() != ""
+        failed = None if self.failed is None else self.failed.select(self.failed.labelled() != "")
         if known.all():
-            return self
+            return replace(self, failed=failed)
         if not known.any():
             raise checks.InputError(f"{self.source} must say who each image shows; its labels name nobody")
-        return self.select(known)
+        return replace(self.select(known), failed=failed)
 
     def select(self, kept: Flags, vectors: Vectors | None = None) -> "Side":
         """The chosen images, with other vectors [N, d] in place of theirs if they are given."""
         people, groups = (None if names is None else names[kept] for names in (self.people, self.groups))
         vectors = self.vectors if vectors is None else vectors
-        return Side(vectors[kept], self.ids[kept], people, self.source, groups)
+        return Side(vectors[kept], self.ids[kept], people, self.source, groups, self.failed)
 
     def __len__(self) -> int:
         return len(self.ids)

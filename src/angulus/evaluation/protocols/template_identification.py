@@ -1,6 +1,7 @@
 """IJB's 1:N identification: rank-k, and TPIR at FPIRs, over the two galleries."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,19 @@ from angulus.core.checks import InputError
 from angulus.evaluation import scoring
 from angulus.evaluation.metrics.identification import OpenSetCurve, cmc, dir_at_far, open_set_curve, rank_k
 from angulus.evaluation.metrics.intervals import Floats, Rows, Samples, Statistic, Units
-from angulus.evaluation.protocols.by_group import Point, measure_groups, number_groups, searches
+from angulus.evaluation.protocols.by_group import Point, measure_groups
+from angulus.evaluation.protocols.failures import BELOW, FAILED, NEVER, both_ways, without_failures
 from angulus.evaluation.protocols.figures import Resampling, measure, rate_label, share_warnings, supported_rates
 from angulus.evaluation.protocols.gallery_sizes import SizedSearches, best_by_size, sizes_up_to
 from angulus.evaluation.protocols.group_rates import GroupFigures
+from angulus.evaluation.protocols.group_trials import number_groups, searches
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.templates import Templates
 
 PROTOCOL = "ijb-identify"
 # the samples that the embeddings gave, or that do not change the figures; the others say which searches they are
-MEASURED = ("scores", "ranks", "sizes", "size_ranks", "size_scores")
+MEASURED = ("scores", "ranks", "sizes", "size_ranks", "size_scores", FAILED)
+_OF_SEARCHES = ("gallery", "probes", "subjects", "mated", "scores", "ranks", "size_ranks", "size_scores")
 
 FPIRS = (1e-1, 1e-2, 1e-3)
 RANKS = (1, 5, 10)
@@ -64,16 +68,19 @@ def identify(
         checks.integer("rank", k, low=1)
     if within is not None:
         checks.integer("within", within, low=1)
-    sizes = sizes_up_to(min(map(len, galleries)))[:-1]
+    held = [len(gallery) - int(gallery.is_failed.sum()) for gallery in galleries]
+    sizes = sizes_up_to(min(held))[:-1]
     searches = [_search(gallery, probes, number, sizes, seed) for number, gallery in enumerate(galleries)]
     samples = {name: np.concatenate([search[name] for search in searches]) for name in searches[0]}
-    strangers = min(int((~search["mated"]).sum()) for search in searches)
+    if not samples[FAILED].any():
+        samples.pop(FAILED)
+    strangers = min(int((~search["mated"] & ~search[FAILED]).sum()) for search in searches)
     kept, notes = supported_rates(fpirs, strangers, standard=FPIRS, impostors="searches without mate", name="TPIR@FPIR")
     samples |= {
         "k": np.array(list(dict.fromkeys(ranks)), dtype=np.int64),
         "fpirs": np.array(kept, dtype=np.float64),
         "within": np.array(within or max(len(gallery) for gallery in galleries)),
-        "sizes": np.array([[*sizes, len(gallery)] for gallery in galleries]),
+        "sizes": np.array([[*sizes, size] for size in held]),
     }
     resampling = Resampling("probes' subjects", draws, seed)
     return measure(
@@ -90,6 +97,7 @@ def identify(
             **{f"subjects of G{number}": len(gallery) for number, gallery in enumerate(galleries, 1)},
             "probes": len(probes),
             "images": probes.images + sum(gallery.images for gallery in galleries),
+            **_count_failed(probes, galleries),
             "searches with mate": int(samples["mated"].sum()),
             "searches without mate": int((~samples["mated"]).sum()),
         },
@@ -140,6 +148,11 @@ def statistic(samples: Samples) -> tuple[Statistic, Units]:
 
     A figure of a gallery for which no fitting search is drawn is absent, and so is its mean.
     """
+    without = partial(without_failures, of_trials=_OF_SEARCHES)
+    return both_ways(_figures, samples, without), Units.of(samples["subjects"])
+
+
+def _figures(samples: Samples) -> Statistic:
     galleries = [np.flatnonzero(samples["gallery"] == number) for number in np.unique(samples["gallery"])]
     ks, fpirs = samples["k"].tolist(), samples["fpirs"].tolist()
 
@@ -164,7 +177,7 @@ def statistic(samples: Samples) -> tuple[Statistic, Units]:
         single = {f"{name}, G{g}": value for g, values in enumerate(per_gallery, 1) for name, value in values.items()}
         return means | single
 
-    return figures, Units.of(samples["subjects"])
+    return figures
 
 
 def by_size(samples: Samples) -> list[SizedSearches]:
@@ -211,27 +224,41 @@ def _search(
     mated = people[place] == probes.subjects
     if not mated.any():
         raise InputError(f"{gallery.source} must hold subjects of {probes.source}; it holds none of them")
-    order = np.random.default_rng(seed).permutation(len(gallery))
-    cuts = [*sizes, len(gallery)]
-    sides = probes.units[mated], gallery.units
-    mates = torch.from_numpy(first[place[mated]])
-    own = scoring.pair_scores(*sides, torch.arange(len(mates)), mates)
-    ids, shuffled = (probes.subjects[mated], gallery.subjects[order]), gallery.units[order]
-    size_ranks, size_scores = np.zeros((len(probes), len(cuts)), dtype=np.int64), np.zeros((len(probes), len(cuts)))
-    size_ranks[mated] = scoring.rows_ahead(sides[0], shuffled, own, sizes=cuts, ids=ids).numpy() + 1
-    size_scores[mated] = own.numpy()[:, None]
-    size_scores[~mated] = best_by_size(probes.units[~mated], shuffled, cuts)
-    scores, ranks = size_scores[:, -1].copy(), size_ranks[:, -1].copy()
+    enrolled = np.flatnonzero(~gallery.is_failed)
+    mates = first[place]
+    failed = probes.is_failed | (mated & gallery.is_failed[mates])
+    found, strange = mated & ~failed, ~mated & ~failed
+    if not found.any():
+        raise InputError(
+            f"{gallery.source} must hold a subject of {probes.source}, both with embeddings; it holds none"
+        )
+    order = np.random.default_rng(seed).permutation(enrolled)
+    cuts = [*sizes, len(order)]
+    sides = probes.units[found], gallery.units
+    own = scoring.pair_scores(*sides, torch.arange(int(found.sum())), torch.from_numpy(mates[found]))
+    ids, shuffled = (probes.subjects[found], gallery.subjects[order]), gallery.units[order]
+    size_ranks = np.where(mated, NEVER, 0)[:, None].repeat(len(cuts), axis=1)
+    size_scores = np.full((len(probes), len(cuts)), BELOW)
+    size_ranks[found] = scoring.rows_ahead(sides[0], shuffled, own, sizes=cuts, ids=ids).numpy() + 1
+    size_scores[found] = own.numpy()[:, None]
+    size_scores[strange] = best_by_size(probes.units[strange], shuffled, cuts)
     return {
         "gallery": np.full(len(probes), number),
         "probes": probes.numbers,
         "subjects": probes.subjects,
         "mated": mated,
-        "scores": scores,
-        "ranks": ranks,
+        FAILED: failed,
+        "scores": size_scores[:, -1].copy(),
+        "ranks": size_ranks[:, -1].copy(),
         "size_ranks": size_ranks,
         "size_scores": size_scores,
     }
+
+
+def _count_failed(probes: Templates, galleries: Sequence[Templates]) -> dict[str, int]:
+    """For a result's counts: images without embedding, if any."""
+    counted = [templates.counts() for templates in (probes, *galleries)]
+    return {name: sum(counts.get(name, 0) for counts in counted) for name in max(counted, key=len)}
 
 
 def _open_set(samples: Samples, rows: Rows, weights: Floats) -> OpenSetCurve:

@@ -9,6 +9,7 @@ from scipy import sparse
 
 from angulus.core.checks import InputError
 from angulus.evaluation.lists.ijb import Comparisons
+from angulus.evaluation.protocols.failures import BELOW
 from angulus.evaluation.protocols.templates import Templates
 
 _PAIRS = 1024  # scored at a time: two blocks of rows that fit into a core's cache
@@ -32,8 +33,9 @@ class Stream:
         self.genuine = self.impostors = 0
         self._genuine: list[tuple[NDArray[Any], ...]] = []
         self._impostors: list[tuple[NDArray[Any], ...]] = []
-        self._keys: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []  # of unordered pairs of templates
-        self._pairs = sparse.csr_array((len(self.subjects), len(self.subjects)), dtype=np.int64)
+        # of unordered pairs of templates: genuine, impostor, impostor with embeddings
+        self._keys: list[tuple[NDArray[np.int64], ...]] = []
+        self._pairs = self._failed = sparse.csr_array((len(self.subjects), len(self.subjects)), dtype=np.int64)
 
     def add(self, block: Comparisons) -> None:
         """Take in a block of the list.
@@ -56,15 +58,21 @@ class Stream:
                 f"got {block.left[row]} {block.right[row]} {int(block.same[row])}, comparison {before + row + 1:,}"
             )
         scores = _dots(self.templates.units, left, right)
+        failed = self.templates.is_failed[left] | self.templates.is_failed[right]
+        scores[failed] = BELOW
         norms = np.minimum(self.templates.norms[left], self.templates.norms[right])
         same, other = block.same, ~block.same
         keys = np.minimum(left, right) * len(self.templates) + np.maximum(left, right)
-        self._keys.append((keys[same], keys[other]))
+        self._keys.append((keys[same], keys[other], keys[other & ~failed]))
         self._genuine.append((scores[same], first[same], norms[same]))
         self._impostors.append((scores[other], first[other], second[other]))
-        ones = np.ones(int(other.sum()), dtype=np.int64)
-        self._pairs = self._pairs + sparse.coo_array((ones, (first[other], second[other])), self._pairs.shape).tocsr()
-        self.genuine, self.impostors = self.genuine + int(same.sum()), self.impostors + len(ones)
+        self._pairs = self._pairs + self._counted(first[other], second[other])
+        self._failed = self._failed + self._counted(first[other & failed], second[other & failed])
+        self.genuine, self.impostors = self.genuine + int(same.sum()), self.impostors + int(other.sum())
+
+    def _counted(self, first: NDArray[Any], second: NDArray[Any]) -> Any:
+        ones = np.ones(len(first), dtype=np.int64)
+        return sparse.coo_array((ones, (first, second)), self._pairs.shape).tocsr()
 
     def require_both(self) -> None:
         """Refuse a list without genuine or without impostor comparisons."""
@@ -72,18 +80,18 @@ class Stream:
             if not count:
                 raise InputError(f"comparisons need at least one {name} one; got none")
 
-    def distinct(self) -> tuple[int, int]:
-        """How many genuine and how many impostor comparisons there are, each counted once, in either order.
+    def distinct(self) -> tuple[int, int, int]:
+        """How many genuine, impostor, and impostor comparisons without failures there are, each once, in either order.
 
         Raises:
             InputError: two templates are compared as genuine and as impostor.
         """
-        genuine, impostors = (np.unique(np.concatenate(keys)) for keys in zip(*self._keys, strict=True))
+        genuine, impostors, enrolled = (np.unique(np.concatenate(keys)) for keys in zip(*self._keys, strict=True))
         both = np.intersect1d(genuine, impostors, assume_unique=True)
         if len(both):
             first, second = self.templates.numbers[list(divmod(int(both[0]), len(self.templates)))]
             raise InputError(f"comparisons must be genuine (1) or impostor (0); {first} {second} is both; remove one")
-        return len(genuine), len(impostors)
+        return len(genuine), len(impostors), len(enrolled)
 
     def samples(self, fars: Sequence[float], spare: float) -> dict[str, NDArray[Any]]:
         """What the figures need; the impostors' highest scores reach `spare` times as far as the highest of `fars`.
@@ -91,7 +99,8 @@ class Stream:
         Returns:
             genuine_scores, genuine_subjects, genuine_norms (the smaller of both templates') [G]; impostor_scores,
             impostor_first, impostor_second [I], falling; cut, from which on impostors are kept, −inf for all of them;
-            pair_first, pair_second, pair_counts: impostors by subjects; subjects, their names; fars.
+            pair_first, pair_second, pair_counts: impostors by subjects; subjects, their names; fars. Where templates
+            failed, failed_counts: how many of pair_counts failed; their scores are `BELOW` all others.
         """
         keep = max(int(spare * max(fars, default=0) * self.impostors) + 1, 4 * self.genuine, LEAST)
         cut = -np.inf
@@ -121,6 +130,7 @@ class Stream:
             "pair_first": renumbered(pairs.row),
             "pair_second": renumbered(pairs.col),
             "pair_counts": pairs.data,
+            **({} if self.templates.failed is None else {"failed_counts": self._failed[pairs.row, pairs.col]}),
             "subjects": self.subjects[used],
             "fars": np.array(fars, dtype=np.float64),
         }

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from angulus.core import checks
 from angulus.core.formats.columns import text_array
 from angulus.evaluation.lists.ijb import Comparisons
-from angulus.evaluation.metrics.curves import ErrorCurve, Presorted, auc
-from angulus.evaluation.metrics.intervals import Floats, Rows, Samples, Statistic, Units
-from angulus.evaluation.metrics.verification import FoldAccuracy, PresortedFolds, balanced_accuracy, tar_at_far
+from angulus.evaluation.metrics.curves import ErrorCurve, auc
+from angulus.evaluation.metrics.intervals import Floats, Samples, Statistic, Units
+from angulus.evaluation.metrics.verification import FoldAccuracy, balanced_accuracy, tar_at_far
 from angulus.evaluation.protocols import figures as reporting
-from angulus.evaluation.protocols.by_group import Point, Trials, measure_groups, number_groups, searches, shared_group
+from angulus.evaluation.protocols.by_group import Point, measure_groups
+from angulus.evaluation.protocols.failures import BELOW, renamed
 from angulus.evaluation.protocols.figures import Resampling, measure, rate_label, supported_rates
 from angulus.evaluation.protocols.group_rates import GroupFigures
+from angulus.evaluation.protocols.group_trials import Trials, number_groups, searches, shared_group
 from angulus.evaluation.protocols.pairs import curves as error_curves
 from angulus.evaluation.protocols.result import Result
-from angulus.evaluation.protocols.template_stream import LEAST, Stream
+from angulus.evaluation.protocols.template_stream import Stream
+from angulus.evaluation.protocols.template_tail import Folds, Tail
 from angulus.evaluation.protocols.templates import Templates
 
 PROTOCOL = "ijb-verify"
+FAILED_COUNTS = "failed_counts"  # the sample of failed impostor comparisons by subjects, if templates failed
 MEASURED = (  # the samples that the embeddings gave; the others say which comparisons they are of
     "genuine_scores",
     "genuine_norms",
@@ -32,6 +34,7 @@ MEASURED = (  # the samples that the embeddings gave; the others say which compa
     "impostor_first",
     "impostor_second",
     "cut",
+    FAILED_COUNTS,
 )
 
 MOST_FOLDS = 1000  # each takes a threshold of its own in each resample
@@ -77,23 +80,22 @@ def verify(
         stream.add(block)
     stream.require_both()
     distinct = stream.distinct()
-    repeats = stream.genuine + stream.impostors - sum(distinct)
-    kept, notes = supported_rates(fars, distinct[1], impostors="distinct " * bool(repeats) + "impostor pairs")
+    repeats = stream.genuine + stream.impostors - sum(distinct[:2])
+    kept, notes = supported_rates(fars, distinct[2], impostors="distinct " * bool(repeats) + "impostor pairs")
     if repeats:
         notes += (f"{repeats:,} comparisons repeat another; they do not count for which FARs the list can show",)
     samples = {**stream.samples(kept, _SPARE), "folds": np.array(folds)}
-    tail = _Tail.from_samples(samples)
-    comparable = _Folds.from_samples(samples, tail)
-    figures, units = _statistic(tail, comparable, kept)
-    once = tail.weigh(np.ones(units.count))
-    curve, accuracy = tail.curve(once), comparable.accuracy(once)
-    at_fars = {far: tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept}
-    thresholds = {f"TAR@FAR={rate_label(far)}": threshold for far, threshold in at_fars.items()}
-    balanced = _balanced(curve, tail.reach(once))
-    if balanced is None:
+    parts = _parts(samples)
+    tail = parts[0][0]
+    thresholds, spreads, accuracy = _operating(*parts[0], kept)
+    for part in parts[1:]:
+        more = _operating(*part, kept)
+        thresholds, spreads = thresholds | renamed(more[0]), spreads | renamed(more[1])
+    at_fars = {far: thresholds[f"TAR@FAR={rate_label(far)}"] for far in kept}
+    once = tail.weigh(np.ones(len(samples["subjects"])))
+    curve = tail.curve(once)
+    if "balanced accuracy" not in thresholds:
         notes += ("no balanced accuracy: its threshold may lie below the impostors kept; a higher FAR keeps more",)
-    else:
-        thresholds["balanced accuracy"] = balanced[0]
     if accuracy is not None:
         nothing = stream.impostors / (stream.genuine + stream.impostors)
         note = f"± of the accuracy: standard error over {folds} folds; to accept nothing is {nothing:.6g} accurate"
@@ -104,7 +106,7 @@ def verify(
     resampling = Resampling("subjects", draws, seed, keeps_sizes=accuracy is not None)
     return measure(
         PROTOCOL,
-        (figures, units),
+        _statistic(parts, kept),
         samples,
         {
             **templates.choices(),
@@ -119,13 +121,14 @@ def verify(
             **({"repeated comparisons": repeats} if repeats else {}),
             "templates": len(templates),
             "images": templates.images,
-            "subjects": units.count,
+            **templates.counts(),
+            "subjects": len(samples["subjects"]),
             "folds": folds,
         },
         resampling,
         thresholds=thresholds,
-        spreads={} if accuracy is None else {"accuracy": accuracy.standard_error},
-        curves=error_curves(curve, PROTOCOL),
+        spreads=spreads,
+        curves=error_curves(curve, PROTOCOL, failures=FAILED_COUNTS in samples),
         notes=(*_warnings(tail, curve, kept), *notes, note),
         by_group=_by_group(tail, samples, templates, at_fars, resampling),
         about={**templates.origin, "templates": templates.source},
@@ -133,7 +136,7 @@ def verify(
 
 
 def _by_group(
-    tail: _Tail, samples: Samples, templates: Templates, thresholds: Mapping[float, float], resampling: Resampling
+    tail: Tail, samples: Samples, templates: Templates, thresholds: Mapping[float, float], resampling: Resampling
 ) -> GroupFigures:
     """FMR and FNMR by the groups of the subjects; every impostor that a threshold accepts is among those kept."""
     if templates.groups is None or templates.subjects is None:
@@ -160,7 +163,7 @@ def _by_group(
     return measure_groups(names, matches, misses, points, resampling)
 
 
-def _warnings(tail: _Tail, curve: ErrorCurve, fars: Sequence[float]) -> tuple[str, ...]:
+def _warnings(tail: Tail, curve: ErrorCurve, fars: Sequence[float]) -> tuple[str, ...]:
     """The warning if the model hardly tells subjects apart: by the AUC, or if the curve is cut, by its highest FAR."""
     if tail.whole:
         warning = reporting.auc_warning(auc(curve), people="these subjects")
@@ -176,11 +179,53 @@ def statistic(samples: Samples) -> tuple[Statistic, Units]:
 
     A resample has no figure whose threshold would lie below the impostors that are kept.
     """
-    tail = _Tail.from_samples(samples)
-    return _statistic(tail, _Folds.from_samples(samples, tail), samples["fars"].tolist())
+    return _statistic(_parts(samples), samples["fars"].tolist())
 
 
-def _statistic(tail: _Tail, folds: _Folds, fars: Sequence[float]) -> tuple[Statistic, Units]:
+def _statistic(parts: Sequence[tuple[Tail, Folds]], fars: Sequence[float]) -> tuple[Statistic, Units]:
+    units, whole = Units.of(np.arange(parts[0][0].pairs.shape[0])), _figures(*parts[0], fars)
+    if len(parts) == 1:
+        return whole, units
+    rest = _figures(*parts[1], fars)
+    return (lambda drawn: {**whole(drawn), **renamed(rest(drawn))}), units
+
+
+def _parts(samples: Samples) -> list[tuple[Tail, Folds]]:
+    """All comparisons, and if some failed, those without failures."""
+    tail = Tail.from_samples(samples)
+    both = [(tail, Folds.from_samples(samples, tail))]
+    return both if FAILED_COUNTS not in samples else both + _parts(_without_failures(samples))
+
+
+def _without_failures(samples: Samples) -> dict[str, Any]:
+    """The samples of the comparisons whose templates both have embeddings; the subjects stay."""
+    rest = {name: values for name, values in samples.items() if name != FAILED_COUNTS}
+    for kind, columns in (("genuine", ("scores", "subjects", "norms")), ("impostor", ("scores", "first", "second"))):
+        kept = samples[f"{kind}_scores"] > BELOW
+        if not kept.any():
+            raise checks.InputError(
+                f"comparisons need at least one {kind} one of two templates with embeddings; got none"
+            )
+        rest |= {f"{kind}_{name}": samples[f"{kind}_{name}"][kept] for name in columns}
+    rest["pair_counts"] = samples["pair_counts"] - samples[FAILED_COUNTS]
+    return rest
+
+
+def _operating(
+    tail: Tail, folds: Folds, fars: Sequence[float]
+) -> tuple[dict[str, float], dict[str, float], FoldAccuracy | None]:
+    """Thresholds and spreads of the figures that have one, and the accuracy of the folds, if there is one."""
+    once = tail.weigh(np.ones(tail.pairs.shape[0]))
+    curve = tail.curve(once)
+    thresholds = {f"TAR@FAR={rate_label(far)}": tar_at_far(curve, far, zero_ok=far == 0).threshold for far in fars}
+    balanced = _balanced(curve, tail.reach(once))
+    if balanced is not None:
+        thresholds["balanced accuracy"] = balanced[0]
+    accuracy = folds.accuracy(once)
+    return thresholds, {} if accuracy is None else {"accuracy": accuracy.standard_error}, accuracy
+
+
+def _figures(tail: Tail, folds: Folds, fars: Sequence[float]) -> Statistic:
     def figures(drawn: Floats) -> dict[str, float]:
         weights = tail.weigh(drawn)
         if not weights.genuine.any() or weights.kept <= 0:
@@ -194,7 +239,7 @@ def _statistic(tail: _Tail, folds: _Folds, fars: Sequence[float]) -> tuple[Stati
         accuracy = folds.accuracy(weights)
         return values if accuracy is None else {**values, "accuracy": accuracy.mean}
 
-    return figures, Units.of(np.arange(tail.pairs.shape[0]))
+    return figures
 
 
 def _balanced(curve: ErrorCurve, reach: float) -> tuple[float, float] | None:
@@ -204,119 +249,3 @@ def _balanced(curve: ErrorCurve, reach: float) -> tuple[float, float] | None:
     """
     found = balanced_accuracy(curve)
     return found if found[1] >= 1 - reach / 2 else None
-
-
-@dataclass(frozen=True, eq=False)
-class _Weights:
-    """How often each comparison counts in a resample."""
-
-    genuine: Floats  # [G]
-    impostors: Floats  # [I] of those that are kept
-    of_subject: Floats  # [S] all impostors, by the subject of the first template
-    kept: float  # sums of both
-    all_impostors: float
-
-
-@dataclass(frozen=True, eq=False)
-class _Tail:
-    """Genuine and kept impostor scores, sorted once, and how many impostors there are by subjects."""
-
-    presorted: Presorted
-    genuine: Rows  # [G], subjects
-    first: Rows  # [I]
-    second: Rows
-    cut: float
-    pairs: Any  # [S, S] sparse: impostor comparisons of two subjects
-
-    @staticmethod
-    def from_samples(samples: Samples) -> _Tail:
-        scores = np.concatenate([samples["genuine_scores"], samples["impostor_scores"]])
-        same = np.arange(len(scores)) < len(samples["genuine_scores"])
-        names = ("genuine_subjects", "impostor_first", "impostor_second", "pair_first", "pair_second")
-        genuine, first, second, *places = (samples[name].astype(np.int64) for name in names)
-        size = len(samples["subjects"])
-        pairs = sparse.coo_array((samples["pair_counts"], tuple(places)), (size, size)).tocsr()
-        return _Tail(Presorted.of(scores, same), genuine, first, second, float(samples["cut"]), pairs)
-
-    @property
-    def whole(self) -> bool:
-        """Whether all impostors are kept."""
-        return self.cut == -np.inf
-
-    def reach(self, weights: _Weights) -> float:
-        """The FMR down to which the curve is known; inf where all of it is."""
-        return np.inf if self.whole else weights.kept / weights.all_impostors
-
-    def weigh(self, drawn: Floats) -> _Weights:
-        """With n_i the times that subject i is drawn: n_i of a genuine comparison, n_i · n_j of an impostor one."""
-        impostors = drawn[self.first] * drawn[self.second]
-        of_subject = drawn * (self.pairs @ drawn)
-        return _Weights(drawn[self.genuine], impostors, of_subject, float(impostors.sum()), float(of_subject.sum()))
-
-    def curve(self, weights: _Weights) -> ErrorCurve:
-        """The error curve down to the cut, and then the threshold that accepts everything."""
-        curve = self.presorted.curve(np.concatenate([weights.genuine, weights.impostors]))
-        if self.whole:
-            return curve
-        kept = int(np.searchsorted(-curve.thresholds, -self.cut, side="right"))
-        return ErrorCurve(
-            np.append(curve.thresholds[:kept], -np.inf),
-            np.append(curve.genuine[:kept], curve.genuine[-1]),
-            np.append(curve.impostors[:kept], weights.all_impostors),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class _Folds:
-    """The comparisons that can be wrong at a fold's best threshold: genuine ones, and the highest impostors.
-
-    Accepting nothing errs on the genuine only. So a best threshold accepts no more impostors than there are genuine
-    comparisons; where more than that are at hand, all others are rejected.
-    """
-
-    folds: PresortedFolds | None  # None: fewer than two folds have comparisons
-    of_subject: Rows  # [S], dealt in turn
-    of_genuine: Rows  # [G]
-    of_impostor: Rows  # [U], of the highest
-    sizes: tuple[Floats, Floats]  # [F] each: all genuine and all impostor comparisons
-    all_used: bool
-
-    @staticmethod
-    def from_samples(samples: Samples, tail: _Tail) -> _Folds:
-        of_subject = np.arange(len(samples["subjects"])) % int(samples["folds"])
-        used = min(len(tail.first), max(4 * len(tail.genuine), LEAST))
-        of_genuine, of_impostor = of_subject[tail.genuine], of_subject[tail.first[:used]]
-        scores = np.concatenate([samples["genuine_scores"], samples["impostor_scores"][:used]])
-        same, fold = np.arange(len(scores)) < len(of_genuine), np.concatenate([of_genuine, of_impostor])
-        found = PresortedFolds.of(scores, same, fold) if len(np.unique(fold)) > 1 else None
-        once = tail.weigh(np.ones(len(of_subject)))
-        sizes = _sums(of_genuine, once.genuine, of_subject), _sums(of_subject, once.of_subject, of_subject)
-        return _Folds(found, of_subject, of_genuine, of_impostor, sizes, tail.whole and used == len(tail.first))
-
-    def accuracy(self, weights: _Weights) -> FoldAccuracy | None:
-        """Accuracy of each fold, or None where one lacks a kind, or impostors that are not at hand might decide.
-
-        Each fold keeps its numbers of genuine and impostor comparisons, as `keeping_sizes` has it.
-        """
-        present = np.unique(np.concatenate([self.of_genuine, self.of_impostor]))
-        genuine, impostors = self.sizes
-        sums = (
-            _sums(self.of_genuine, weights.genuine, self.of_subject),
-            np.bincount(self.of_subject, weights.of_subject),
-        )
-        if self.folds is None or any((counts[present] == 0).any() for counts in sums):
-            return None
-        scales = [size / np.where(count > 0, count, 1) for size, count in zip(self.sizes, sums, strict=True)]
-        highest = weights.impostors[: len(self.of_impostor)] * scales[1][self.of_impostor]
-        at_hand = _sums(self.of_impostor, highest, self.of_subject)
-        enough = at_hand.sum() - at_hand > genuine.sum() - genuine  # in the folds that choose
-        if (at_hand[present] == 0).any() or not (self.all_used or enough.all()):
-            return None
-        found = self.folds.accuracy(np.concatenate([weights.genuine * scales[0][self.of_genuine], highest]))
-        wrong = (1 - found.accuracies) * (genuine + at_hand)[present]
-        return FoldAccuracy(1 - wrong / (genuine + impostors)[present], found.thresholds)
-
-
-def _sums(fold: Rows, weights: Floats, of_subject: Rows) -> Floats:
-    """Weight in each fold that a subject is in."""
-    return np.asarray(np.bincount(fold, weights, int(of_subject.max()) + 1), dtype=np.float64)

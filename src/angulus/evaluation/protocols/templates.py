@@ -14,7 +14,8 @@ from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.core.formats.columns import text_array
 from angulus.evaluation.lists.ijb import Comparisons, TemplateImages
-from angulus.evaluation.protocols.by_group import shared_group
+from angulus.evaluation.protocols.failures import CHOICE
+from angulus.evaluation.protocols.group_trials import shared_group
 from angulus.evaluation.protocols.vectors import FLIPS, flip_choice
 
 Floats = NDArray[np.floating[Any]]
@@ -89,13 +90,27 @@ class Templates:
     linked: bool = False  # whether the subjects are those that `link` found
     model: str | None = None  # which model and flip rule made the vectors, if known
     groups: NDArray[np.str_] | None = None  # [T], the group that all images of a template have, "" if they differ
+    failed: NDArray[np.bool_] | None = None  # [T], templates without any embedding, whose units are zeros; None: none
+    absent: int | None = None  # images without embedding, where these are failures to enrol
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def choices(self) -> dict[str, object]:
         """For a result's choices."""
-        return {**self.how.choices(), "flip fusion": self.flip, "norms": self.norm_source}
+        treated = {} if self.absent is None else {**CHOICE, "templates": "pooled of the images with embeddings"}
+        return {**self.how.choices(), "flip fusion": self.flip, "norms": self.norm_source, **treated}
+
+    def counts(self) -> dict[str, int]:
+        """For a result's counts: images without embedding, if any."""
+        if not self.absent:
+            return {}
+        return {"images without embedding": self.absent, "templates of such only": int(self.is_failed.sum())}
+
+    @property
+    def is_failed(self) -> NDArray[np.bool_]:
+        """[T], which have no embedding at all."""
+        return np.zeros(len(self), dtype=bool) if self.failed is None else self.failed
 
     @property
     def origin(self) -> dict[str, str]:
@@ -119,10 +134,11 @@ class Templates:
         return place
 
 
-def pool(embeddings: Embeddings, images: TemplateImages, how: Pooling) -> Templates:
+def pool(embeddings: Embeddings, images: TemplateImages, how: Pooling, missing: str = "refuse") -> Templates:
     """Pool the images of each template.
 
-    An image that a template lists twice counts twice.
+    An image that a template lists twice counts twice. Where `missing` is "fail", images without embedding are left out,
+    and a template of such images only has failed.
 
     Raises:
         InputError: an image without embedding, a list without media where they are asked for, embeddings without
@@ -133,7 +149,10 @@ def pool(embeddings: Embeddings, images: TemplateImages, how: Pooling) -> Templa
     """
     if how.pool == "media" and images.media is None:
         raise InputError(f'{images.source} does not say which medium an image is from; use pool="flat"')
-    rows = embeddings.rows(images.ids, images.source)
+    rows = embeddings.rows(images.ids, images.source, missing=missing)
+    if missing == "fail":
+        there = pool(embeddings, images.select(rows >= 0), how)
+        return _with_failed(there, images, rows, embeddings.groups_of(rows, images.ids))
     weights = _detector_weights(embeddings, rows) if how.detector else np.ones(len(rows))
     media = np.zeros(len(rows), dtype=np.int64) if images.media is None or how.pool == "flat" else images.media
     order = np.lexsort((media, images.templates))
@@ -163,6 +182,26 @@ def pool(embeddings: Embeddings, images: TemplateImages, how: Pooling) -> Templa
     return Templates(
         numbers, np.concatenate(units), norms, subjects, how, len(rows), *sources, False, embeddings.model, groups
     )
+
+
+def _with_failed(
+    pooled: Templates, images: TemplateImages, rows: NDArray[np.int64], groups: NDArray[np.str_] | None
+) -> Templates:
+    """All templates of a list, of those pooled, and how many of its images have no embedding."""
+    numbers = np.unique(images.templates)
+    place = np.searchsorted(numbers, pooled.numbers)
+    failed = np.ones(len(numbers), dtype=bool)
+    units, norms = np.zeros((len(numbers), pooled.units.shape[1]), pooled.units.dtype), np.zeros(len(numbers))
+    failed[place], units[place], norms[place] = False, pooled.units, pooled.norms
+    if groups is not None:
+        order = np.argsort(images.templates, kind="stable")
+        starts = np.searchsorted(images.templates[order], numbers)
+        groups = text_array([shared_group(part) for part in np.split(groups[order], starts[1:])])
+    subjects = None if images.subjects is None else images.subject_of(numbers)
+    return replace(
+        pooled, numbers=numbers, units=units, norms=norms, subjects=subjects, groups=groups,
+        failed=failed if failed.any() else None, absent=int((rows < 0).sum()),
+    )  # fmt: skip
 
 
 def link(templates: Templates, comparisons: Iterable[Comparisons]) -> Templates:

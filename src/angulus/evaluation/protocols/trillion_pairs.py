@@ -10,10 +10,11 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation import scoring
 from angulus.evaluation.metrics.identification import OpenSetCurve, dir_at_far, open_set_curve
 from angulus.evaluation.metrics.intervals import Flags, Floats, Rows
-from angulus.evaluation.protocols.by_group import Point, measure_groups, searches
+from angulus.evaluation.protocols.by_group import Point, measure_groups
 from angulus.evaluation.protocols.by_group_scale import pair_figures
 from angulus.evaluation.protocols.figures import Resampling, rate_label, supported_rates
 from angulus.evaluation.protocols.group_rates import GroupFigures
+from angulus.evaluation.protocols.group_trials import searches
 from angulus.evaluation.protocols.result import Curve, Result
 from angulus.evaluation.protocols.sides import (
     Side,
@@ -23,7 +24,7 @@ from angulus.evaluation.protocols.sides import (
     require_apart,
     tally_result,
 )
-from angulus.evaluation.protocols.vectors import METRICS, flip_choice
+from angulus.evaluation.protocols.vectors import METRICS, flip_choice, require_alike
 from angulus.evaluation.scoring.mates import Identities
 
 PROTOCOL = "trillion-pairs"
@@ -74,6 +75,7 @@ def evaluate(
 
     Source: the Trillion-Pairs challenge, DeepGlint, 2018 (FAR = 1e-9 and 1e-3); MV Table 5.
     """
+    require_alike(probes, gallery)
     given = Side.from_embeddings(probes, None, flip), Side.from_embeddings(gallery, None, flip)
     sought, held = given[0].known_people(), given[1]
     if held.people is not None and (held.people != "").any():

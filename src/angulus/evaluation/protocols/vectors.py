@@ -41,6 +41,20 @@ def pair_scores(vectors: Vectors, left: Rows, right: Rows, metric: str = "cosine
     return scores
 
 
+def require_alike(first: Embeddings, second: Embeddings) -> None:
+    """Refuse two sides whose vectors no score can compare: of another size, or of another model.
+
+    Raises:
+        checks.InputError: names both sources and what differs.
+    """
+    rule = f"{first.source} and {second.source} must be of one model"
+    sizes = first.vectors.shape[1], second.vectors.shape[1]
+    if sizes[0] != sizes[1]:
+        raise checks.InputError(f"{rule}; their vectors have {sizes[0]} and {sizes[1]} numbers")
+    if None not in (first.model, second.model) and first.model != second.model:
+        raise checks.InputError(f"{rule}; got {first.model} and {second.model}; embed both with one")
+
+
 def flip_choice(embeddings: Embeddings, flip: str | None) -> str:
     """What was done with mirror images, for a result's choices: by this evaluation, or by the model before it."""
     before = " or ".join(FLIPS[rule] for rule in embeddings.model_flips)

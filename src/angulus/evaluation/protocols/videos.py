@@ -8,17 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angulus.core import checks
-from angulus.core.embeddings import Embeddings
+from angulus.core.embeddings import MISSING, Embeddings
 from angulus.core.formats import text_array
 from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.metrics.curves import Presorted
 from angulus.evaluation.metrics.intervals import Flags, Floats, Rows, Samples, Statistic, Units, keeping_sizes
-from angulus.evaluation.metrics.verification import FoldAccuracy, PresortedFolds, tar_at_far
+from angulus.evaluation.metrics.verification import FoldAccuracy
+from angulus.evaluation.protocols import failures, scored
 from angulus.evaluation.protocols import pairs as pairs_protocol
-from angulus.evaluation.protocols.by_group import of_pairs, shared_group
+from angulus.evaluation.protocols.by_group import of_pairs
+from angulus.evaluation.protocols.distinct import distinct
 from angulus.evaluation.protocols.figures import Resampling, measure, rate_label, supported_rates
+from angulus.evaluation.protocols.group_trials import shared_group
 from angulus.evaluation.protocols.result import Result
-from angulus.evaluation.protocols.scored import COLUMNS, DISTINCT, distinct, strata_of
+from angulus.evaluation.protocols.scored import COLUMNS, DISTINCT, strata_of
 from angulus.evaluation.protocols.vectors import flip_choice
 
 PROTOCOL = "ytf"
@@ -44,6 +47,7 @@ def evaluate(
     flip: str | None = None,
     c: float = 1.0,
     fars: Sequence[float] | None = None,
+    missing: str = "refuse",
     draws: int = 1000,
     seed: int = 0,
 ) -> Result:
@@ -58,7 +62,8 @@ def evaluate(
         score: "mean" of the similarities, "cosine" of the mean embeddings, "max" of the similarities, or "histogram" of
             them with a support vector machine trained on the other folds, which accepts from 0 on.
         c: the machine's regularisation, in (0, 1e6]; the paper does not give its value.
-        flip, fars, draws, seed: as in `pairs.evaluate`; each frame is fused with its mirrored one.
+        flip, fars, missing, draws, seed: as in `pairs.evaluate`; each frame is fused with its mirrored one, and a video
+            fails that has no frame.
 
     Raises:
         checks.InputError: a video without frames, a pair that contradicts another, a list without folds, or a fold
@@ -70,24 +75,28 @@ def evaluate(
     checks.number("c", c, low=0, high=MOST_C, open_low=True)
     if pairs.folds is None:
         raise checks.InputError(f"{pairs.source} has no folds, over which the accuracy is taken; add them")
-    _refuse_one_kind(pairs)
-    frames = _frames(embeddings, pairs)
+    frames = _frames(embeddings, pairs, checks.choice("missing", missing, MISSING))
+    failed = ~np.isin(pairs.left, list(frames)) | ~np.isin(pairs.right, list(frames))
+    enrolled = pairs.select(~failed)
+    _refuse_one_kind(enrolled)
     named, place = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
     once = distinct(place[: len(pairs)], place[len(pairs) :], pairs.same, named, pairs.source)
-    samples = _scored(embeddings, pairs, frames, score, flip, c)
+    samples = _scored(embeddings, enrolled, frames, score, flip, c)
+    if failed.any():
+        samples = scored.spread(samples, pairs, failed)
     if once.notes:
         samples[DISTINCT] = once.number
-    kept, notes = supported_rates(fars, once.impostors, impostors=once.supporting)
+    impostors = scored.distinct_impostors(scored.without_failures(samples))
+    kept, notes = supported_rates(fars, impostors, impostors=once.supporting)
     notes += once.notes
     samples["fars"] = np.array(kept, dtype=np.float64)
-    accuracy = _fold_accuracy(samples)
     used = sum(map(len, frames.values()))
     if used < len(embeddings):
         notes += (f"{len(embeddings) - used:,} frames of videos that the list does not name are not used",)
     if score == "histogram":
         notes += ("AUC, EER and TAR pool the decision values of the folds' machines",)
-    curve = Presorted.of(samples["scores"], pairs.same).curve()
-    at_fars = {far: tar_at_far(curve, far, zero_ok=far == 0).threshold for far in kept}
+    thresholds, spreads = _operating(samples)
+    at_fars = {far: thresholds[f"TAR@FAR={rate_label(far)}"] for far in kept}
     resampling = Resampling("people" if "left_identity" in samples else "pairs", draws, seed, keeps_sizes=True)
     sides = _groups(embeddings, frames, pairs)
     return measure(
@@ -100,20 +109,24 @@ def evaluate(
             "norms": embeddings.norm_source(flip),
             **pairs_protocol.figure_choices(folds=True),
             **({"threshold": f"0 of the machine (C = {c:g})"} if score == "histogram" else {}),
+            **(failures.CHOICE if missing == "fail" else {}),
         },
         {
             "pairs": len(pairs),
             "genuine": int(pairs.same.sum()),
             "impostors": int((~pairs.same).sum()),
             **once.counts,
-            "videos": len(frames),
+            "videos": len(pairs.ids),
+            **_count_failed(pairs, frames, failed),
             "frames": used,
             "folds": pairs.fold_count,
         },
         resampling,
-        thresholds={f"TAR@FAR={rate_label(far)}": threshold for far, threshold in at_fars.items()},
-        spreads={"accuracy": accuracy.standard_error},
-        curves=pairs_protocol.curves(curve, PROTOCOL),
+        thresholds=thresholds,
+        spreads=spreads,
+        curves=pairs_protocol.curves(
+            Presorted.of(samples["scores"], pairs.same).curve(), PROTOCOL, failures=bool(failed.any())
+        ),
         notes=(*notes, f"± of the accuracy: standard error over {pairs.fold_count} folds"),
         by_group=of_pairs(sides, samples, at_fars, resampling, once.first),
         about={**embeddings.origin, "pairs": pairs.source},
@@ -127,7 +140,11 @@ def statistic(samples: Samples) -> tuple[Statistic, Units]:
     """
     if "histograms" not in samples:
         return pairs_protocol.statistic(samples)
-    figures, units = pairs_protocol.statistic({name: values for name, values in samples.items() if name != "folds"})
+    return failures.both_ways(_machine_figures, samples, scored.without_failures), scored.units_of(samples)
+
+
+def _machine_figures(samples: Samples) -> Statistic:
+    figures = pairs_protocol.figures_of({name: values for name, values in samples.items() if name != "folds"})
     strata, right = strata_of(samples), _right(samples)
 
     def with_accuracy(weights: Floats) -> dict[str, float]:
@@ -137,7 +154,25 @@ def statistic(samples: Samples) -> tuple[Statistic, Units]:
             return values
         return {"accuracy": float(_shares(samples["folds"], right, kept).mean()), **values}
 
-    return with_accuracy, units
+    return with_accuracy
+
+
+def _operating(samples: Samples) -> tuple[dict[str, float], dict[str, float]]:
+    """Thresholds of the figures at FARs, and the spread of the accuracy, as `pairs.operating` has them."""
+    thresholds, spreads, _ = pairs_protocol.operating(samples)
+    if "histograms" not in samples:
+        return thresholds, spreads
+    spreads = {"accuracy": _machine_accuracy(samples).standard_error}
+    if failures.FAILED in samples:
+        without = _machine_accuracy(scored.without_failures(samples)).standard_error
+        spreads |= failures.renamed({"accuracy": without})
+    return thresholds, spreads
+
+
+def _count_failed(pairs: PairList, frames: Mapping[str, Rows], failed: Flags) -> dict[str, int]:
+    """For a result's counts: videos without a frame, if any."""
+    absent = len(pairs.ids) - len(frames)
+    return {"videos without a frame": absent, "pairs of them": int(failed.sum())} if absent else {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,8 +214,8 @@ def _refuse_one_kind(pairs: PairList) -> None:
         raise checks.InputError(f"{pairs.source} must have two folds or more, for one chooses the other's threshold")
 
 
-def _frames(embeddings: Embeddings, pairs: PairList) -> dict[str, Rows]:
-    """The rows of each video that the list names."""
+def _frames(embeddings: Embeddings, pairs: PairList, missing: str) -> dict[str, Rows]:
+    """The rows of each video that the list names and that has frames."""
     videos = embeddings.templates
     if videos is None:
         videos = text_array([name.rpartition("/")[0] for name in embeddings.ids.tolist()])
@@ -188,23 +223,34 @@ def _frames(embeddings: Embeddings, pairs: PairList) -> dict[str, Rows]:
     ordered = videos[order]
     wanted = pairs.ids
     first, last = np.searchsorted(ordered, wanted), np.searchsorted(ordered, wanted, side="right")
-    missing = wanted[first == last].tolist()
-    if missing:
+    absent = wanted[first == last].tolist()
+    if absent and (missing != "fail" or len(absent) == len(wanted)):
         how = "ids' folders" if embeddings.templates is None else "templates"
+        way = "" if len(absent) == len(wanted) else "; or count them as failures to enrol with --missing fail"
         raise checks.InputError(
-            f"{len(missing)} of the {len(wanted)} videos of {pairs.source} have no frame in {embeddings.source}: "
-            f"{', '.join(missing[:3])}; its {how} name videos like {str(videos[0])!r}"
+            f"{len(absent)} of the {len(wanted)} videos of {pairs.source} have no frame in {embeddings.source}: "
+            f"{', '.join(absent[:3])}; its {how} name videos like {str(videos[0])!r}{way}"
         )
-    return {str(name): order[a:b] for name, a, b in zip(wanted, first, last, strict=True)}
+    return {str(name): order[a:b] for name, a, b in zip(wanted, first, last, strict=True) if b > a}
 
 
 def _groups(
     embeddings: Embeddings, frames: Mapping[str, Rows], pairs: PairList
 ) -> tuple[NDArray[np.str_], NDArray[np.str_]] | None:
-    """The groups of both videos of each pair; a video whose frames differ has none."""
+    """The groups of both videos of each pair; a video whose frames differ has none.
+
+    A video without frames has the group that the file of groups gives it, or all frames in its folder.
+    """
     if embeddings.groups is None:
         return None
     of_video = {name: shared_group(embeddings.groups[rows]) for name, rows in frames.items()}
+    named: dict[str, set[str]] = {}
+    for name, group in embeddings.absent_groups.items():
+        for video in (name, name.rpartition("/")[0]):
+            named.setdefault(video, set()).add(group)
+    for video in set(pairs.ids.tolist()) - set(frames):
+        groups = named.get(video, set())
+        of_video[video] = groups.pop() if len(groups) == 1 else ""
     left, right = (np.array([of_video[name] for name in names.tolist()]) for names in (pairs.left, pairs.right))
     return left, right
 
@@ -241,9 +287,7 @@ def _right(samples: Samples) -> Flags:
     return np.asarray((samples["scores"] >= 0) == samples["same"])
 
 
-def _fold_accuracy(samples: Samples) -> FoldAccuracy:
-    if "histograms" not in samples:
-        return PresortedFolds.of(samples["scores"], samples["same"], samples["folds"]).accuracy()
+def _machine_accuracy(samples: Samples) -> FoldAccuracy:
     accuracies = _shares(samples["folds"], _right(samples), np.ones(len(samples["folds"])))
     return FoldAccuracy(accuracies, np.zeros(len(accuracies)))
 
