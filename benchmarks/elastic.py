@@ -101,17 +101,20 @@ def main() -> None:
         alone.out.parent.mkdir()
         alone.add()
         expected = alone.results()
-
         elastic = Run(Path(folder) / "elastic" / "run", arguments.epochs)
         elastic.out.parent.mkdir()
         rows: list[Row] = []
-        elastic.join(3)
-        rows.append(row(3, *elastic.wait(3)))
-        elastic.kill(2)
-        rows.append(row(2, *elastic.wait(2)))
-        elastic.join(2)
-        rows.append(row(4, *elastic.wait(4)))
-        ended = elastic.results()
+        try:
+            elastic.join(3)
+            rows.append(row(3, *elastic.wait(3)))
+            elastic.kill(2)
+            rows.append(row(2, *elastic.wait(2)))
+            elastic.join(2)
+            rows.append(row(4, *elastic.wait(4)))
+            ended = elastic.results()
+        finally:
+            for node in elastic.nodes:
+                node.terminate()
     compared: Row = {"what": "uninterrupted, one process"} | figures(expected)
     rows.append({"what": "three, two, four nodes"} | figures(ended))
     rows.append(compared)
