@@ -189,6 +189,18 @@ def test_train_resumes_a_finished_run_by_reading_it(angulus: Run, few_digits: No
     assert Path("run/checkpoint.pt").stat().st_mtime_ns == stamp
 
 
+def test_auto_resume_starts_a_run_and_then_reads_or_refuses_it(angulus: Run, few_digits: None) -> None:
+    path = tiny.write(Path(), "training.epochs=1")
+    code, _, err = angulus("train", path, "--auto-resume")
+    assert (code, "--auto-resume needs --out" in err, Path("runs").exists()) == (2, True, False)
+    command = ("train", path, "--out", "run", "--auto-resume")
+    for start in ("Training tiny in run/\n", "The run in run/ is complete, so nothing was trained."):
+        code, out, err = angulus(*command)
+        assert (code, err, out.startswith(start)) == (0, "", True)
+    code, _, err = angulus(*command, "training.seed=3")
+    assert (code, "training.seed" in err) == (2, True)
+
+
 def test_every_set_of_overrides_has_a_folder_of_its_own_that_resume_finds(angulus: Run, few_digits: None) -> None:
     path = tiny.write(Path(), "training.epochs=1")
     plain, margin, seed = [], ["objective={kind: arcface, s: 16, m: 0.3}"], ["training.seed=3"]

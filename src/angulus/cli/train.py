@@ -12,6 +12,7 @@ from rich.console import Console
 from angulus.cli.engine import TimeoutS
 from angulus.cli.output import Plugins, say
 from angulus.core import extras
+from angulus.core.checks import InputError
 
 if TYPE_CHECKING:
     from angulus.experiments.benchmark import Benchmark
@@ -30,6 +31,13 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in the folder; without --out, the newest.")
     ] = False,
+    auto_resume: Annotated[
+        bool,
+        typer.Option(
+            "--auto-resume",
+            help="Start the run in --out, or continue it if there is one: for a job that is started again by itself.",
+        ),
+    ] = False,
     plugin: Plugins = None,
     timeout_s: TimeoutS = 600.0,
 ) -> None:
@@ -46,7 +54,10 @@ def train(
         default = recipes.default_folder(loaded, overrides or [])
         default = default.with_name(f"{default.name}-seed-{loaded.training.seed}")
         digests = plugins.digests(loaded.plugins)
-        ranks.agree(recipe=recipes.to_yaml(loaded), out=str(out or default), resume=resume, plugins=digests)
+        ranks.agree(
+            recipe=recipes.to_yaml(loaded), out=str(out or default), resume=(resume, auto_resume), plugins=digests
+        )
+        resume = ranks.broadcast(lambda: resume or (auto_resume and _holds_run(out)))
         folder = ranks.broadcast(lambda: out or choose_folder(default, resume))
         started = False
 
@@ -64,9 +75,17 @@ def train(
         if resume and not started:
             say(
                 f"The run in {folder}/ is complete, so nothing was trained. These are its results; for another run, "
-                "leave out --resume"
+                "choose another --out"
             )
         _show_results(loaded, results, folder)
+
+
+def _holds_run(out: Path | None) -> bool:
+    from angulus.experiments.run_files import holds_run
+
+    if out is None:
+        raise InputError("--auto-resume needs --out, so that a job that starts again finds its run; add --out FOLDER")
+    return holds_run(out)
 
 
 def _show_results(recipe: Recipe, results: dict[str, Any], folder: Path) -> None:
