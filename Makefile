@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# without compilation of all modules: Python compiles those that are imported
+INSTALL = $(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test lint types docs outputs site release-check clean
 
@@ -10,7 +11,7 @@ demo: $(VENV)/.installed
 	$(BIN)/angulus demo
 
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --cov=src/angulus --junitxml=build/tests.xml
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov=src/angulus --junitxml=build/tests.xml
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
