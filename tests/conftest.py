@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,19 @@ settings.register_profile("angulus", deadline=None, suppress_health_check=[Healt
 settings.load_profile("angulus")
 
 
+# `make test` gives whole files to its processes: one of these at the end would leave a core idle.
+LONGEST = (
+    *("test_readme_path", "test_tables", "test_base_install", "test_sharded", "test_torchrun", "test_ranks"),
+    *("test_embedding", "test_prepare_page", "test_cli", "test_nets", "test_recipe", "test_search_crashes"),
+    *("test_checkpoint", "test_evaluate"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first, and the others in their order."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The folder of real data: $ANGULUS_DATA, else shared/data next to the checkout; skips where neither is there."""
@@ -27,3 +42,18 @@ def data_folder() -> Path:
             f"needs real data: there is no folder {folder}; set ANGULUS_DATA to one that holds mnist/ and others"
         )
     return folder
+
+
+@pytest.fixture
+def angulus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line in this process; gives its exit code, output and errors."""
+    from angulus.cli import main as cli
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["angulus", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stop.value.code or 0, out, err  # type: ignore[return-value]
+
+    return command

@@ -176,11 +176,13 @@ def test_every_evaluation_of_the_page_runs(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         evaluate_page.run_python_blocks()
+    assert all(line.startswith("angulus ") for line in evaluate_page.LINES)
     commands = [shlex.split(line)[1:] for line in evaluate_page.LINES]
-    for line, answer in zip(
-        evaluate_page.LINES, ask(tmp_path, {"folder": str(tmp_path), "commands": commands})["found"], strict=True
-    ):
-        assert answer["code"] == 0, (line, answer)
+    found = ask(tmp_path, {"folder": str(tmp_path), "commands": commands})["found"]
+    for arguments, answer in zip(commands, found, strict=True):
+        assert answer["code"] == 0, (arguments, answer)
+        for option in {"--json", "--out", "--report"} & set(arguments):
+            assert (tmp_path / arguments[arguments.index(option) + 1]).stat().st_size > 0
 
 
 def test_no_module_needs_an_extra_but_those_named(tmp_path: Path) -> None:

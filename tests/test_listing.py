@@ -7,7 +7,6 @@ import json
 import re
 import runpy
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,26 +16,11 @@ import torch
 from angulus import backbones, data, losses
 from angulus.backbones.about import ABOUT
 from angulus.cli import listing
-from angulus.cli import main as cli
 from angulus.evaluation.registry import PROTOCOLS
 from angulus.experiments import recipe
 from angulus.experiments.recipe_keys import list_keys
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def angulus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command line; gives its exit code, output and errors."""
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["angulus", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return stop.value.code or 0, out, err  # type: ignore[return-value]
-
-    return command
 
 
 NAMES = {

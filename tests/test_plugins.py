@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pytest
 
 import tiny
 from angulus import InputError
-from angulus.cli import main as cli
 from angulus.experiments import build, plugins, recipe
 from angulus.losses import ALIASES, margins, radius
 from angulus.models import artifact
@@ -49,7 +47,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def angulus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def angulus(angulus: Run) -> Run:
     """Run a command line as in a process of its own, where no plugin is loaded yet."""
     before = {what: dict(table) for what, table in plugins.TABLES.items()}
 
@@ -58,11 +56,7 @@ def angulus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         for what, table in plugins.TABLES.items():
             table.clear()
             table.update(before[what])
-        monkeypatch.setattr(sys, "argv", ["angulus", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return stop.value.code or 0, out, err  # type: ignore[return-value]
+        return angulus(*arguments)
 
     return command
 

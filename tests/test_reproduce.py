@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from angulus import data
-from angulus.cli import main as cli
 from angulus.core import environment
 from angulus.core.checks import InputError
 from angulus.experiments import build, recipe, reproduce
@@ -36,18 +34,6 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     with warnings.catch_warnings():
         yield
-
-
-@pytest.fixture
-def angulus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["angulus", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return stop.value.code or 0, out, err  # type: ignore[return-value]
-
-    return command
 
 
 def test_a_row_finds_its_recipe_and_a_row_of_several_names_them() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,20 @@ def splits(train: int = TRAIN, test: int = TEST) -> Splits:
         return Images(images.pixels[:count], images.labels[:count], images.class_names)
 
     return Splits(whole.name, cut(whole.train, train), cut(whole.test, test), f"the first {train} and {test} digits")
+
+
+class PowerCut(Exception):
+    """What a power cut would be."""
+
+
+def cut_at(step: int) -> Callable[[int, int, float], None]:
+    """A training's `on_step` that ends it after that step."""
+
+    def on_step(done: int, steps: int, loss: float) -> None:
+        if done == step:
+            raise PowerCut
+
+    return on_step
 
 
 def outcome(folder: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ OBJECTIVES: dict[str, Objective] = {
     "contraction": L.cm_softmax(),
     "C-triplet": L.c_triplet(),
 }
-EXPONENTS = {torch.float64: 5, torch.float32: 2, torch.bfloat16: 3, torch.float16: 2}
+EXPONENTS = {torch.float64: 10, torch.float32: 3, torch.bfloat16: 5, torch.float16: 2}
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-3, torch.bfloat16: 0.05, torch.float16: 0.02}
 WEIGHT = torch.randn(11, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 DIRECTIONS = torch.nn.functional.normalize(
@@ -44,30 +44,30 @@ def gradients(features: Tensor, weight: Tensor, objective: Objective, impl: str)
 
 
 @pytest.mark.parametrize("rows", [6, 12], ids=["kept products", "multiplied again"])
-@pytest.mark.parametrize("impl", ["reference", "chunked"])
 @pytest.mark.parametrize("dtype", EXPONENTS, ids=str)
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
-def test_any_norm(objective: Objective, dtype: torch.dtype, impl: str, rows: int) -> None:
+def test_any_norm(objective: Objective, dtype: torch.dtype, rows: int) -> None:
     for exponent in range(-30, 31, EXPONENTS[dtype]):
         features, weight = (DIRECTIONS[:rows] * 10.0**exponent).to(dtype), WEIGHT.to(dtype)
         if not bool(torch.isfinite(features).all()) or (features == 0).all():
             continue
         loss, of_features, of_weight = gradients(features.double(), weight.double(), objective, "reference")
-        with warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")
-            found = gradients(features, weight, objective, impl)
-        overflow = [each for each in warned if "exceeds float16's 65504" in str(each.message)]
-        if dtype == torch.float16 and float(of_features.abs().max()) > 65504:
-            assert overflow
-            continue
-        assert not overflow
-        for name, got, right in zip(("loss", "dX", "dW"), found, (loss, of_features, of_weight), strict=True):
-            worst = float((got.double() - right).norm())
-            # float16 holds nothing below 6e-8
-            least = 1e-6 if dtype == torch.float16 else 0.0
-            assert worst <= TOLERANCE[dtype] * float(right.norm()) + least, (
-                f"{name} at norm 1e{exponent}: {worst:.3g} from one of {float(right.norm()):.3g}"
-            )
+        for impl in ("reference", "chunked"):
+            with warnings.catch_warnings(record=True) as warned:
+                warnings.simplefilter("always")
+                found = gradients(features, weight, objective, impl)
+            overflow = [each for each in warned if "exceeds float16's 65504" in str(each.message)]
+            if dtype == torch.float16 and float(of_features.abs().max()) > 65504:
+                assert overflow
+                continue
+            assert not overflow
+            for name, got, right in zip(("loss", "dX", "dW"), found, (loss, of_features, of_weight), strict=True):
+                worst = float((got.double() - right).norm())
+                # float16 holds nothing below 6e-8
+                least = 1e-6 if dtype == torch.float16 else 0.0
+                assert worst <= TOLERANCE[dtype] * float(right.norm()) + least, (
+                    f"{impl}: {name} at norm 1e{exponent}: {worst:.3g} from one of {float(right.norm()):.3g}"
+                )
 
 
 def test_what_float32_cannot_hold_is_said() -> None:

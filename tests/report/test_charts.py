@@ -25,6 +25,7 @@ from angulus.experiments import build
 from angulus.report import charts, legends, thumbnails
 from angulus.report.chart import Chart
 from angulus.report.content import read_content
+from angulus.report.error_curves import error_curves
 from angulus.report.feature_chart import plane_features, run_features, shown_rows
 from angulus.report.finished_run import FinishedRun, ImagePairs
 from angulus.report.render_plotly import render_plotly
@@ -268,16 +269,16 @@ def test_discard_is_the_error_of_what_is_left() -> None:
 
 def test_a_curve_on_log_axes_leaves_out_zero_and_says_its_value() -> None:
     x, y = np.array([0.0, 0.004, 0.02, 1.0]), np.array([0.3, 0.5, 0.8, 1.0])
-    chart = charts.error_curves("roc", [("one", x, y)])
+    chart = error_curves("roc", [("one", x, y)])
     assert reports.traces(chart)[0]["x"] == [0.004, 0.02, 1.0]
     assert reports.layout(chart)["xaxis"]["type"] == "log"
     assert chart.summary == "one: TAR 0.5 at FMR 0.004."
-    late = charts.error_curves("roc", [("one", x[2:], y[2:])])
+    late = error_curves("roc", [("one", x[2:], y[2:])])
     assert late.summary == "one: no point at or below 0.01."
     assert reports.traces(chart)[0]["mode"] == reports.traces(late)[0]["mode"] == "lines+markers"  # few points
-    one = charts.error_curves("froc", [("one", x[:2], y[:2])])
+    one = error_curves("froc", [("one", x[:2], y[:2])])
     assert reports.traces(one)[0]["mode"] == "lines+markers"  # one point is no line
-    many = charts.error_curves("roc", [("one", np.linspace(0.01, 1, 13), np.linspace(0.2, 1, 13))])
+    many = error_curves("roc", [("one", np.linspace(0.01, 1, 13), np.linspace(0.2, 1, 13))])
     assert reports.traces(many)[0]["mode"] == "lines"
 
 
@@ -290,7 +291,7 @@ def test_a_curve_on_log_axes_leaves_out_zero_and_says_its_value() -> None:
     ],
 )
 def test_every_kind_of_curve_has_its_summary(kind: str, said: str) -> None:
-    chart = charts.error_curves(kind, [("one", np.array([1.0, 2.0]), np.array([0.5, 0.75]))])
+    chart = error_curves(kind, [("one", np.array([1.0, 2.0]), np.array([0.5, 0.75]))])
     assert chart.summary == said
     go.Figure(data=reports.traces(chart), layout=reports.layout(chart))
 

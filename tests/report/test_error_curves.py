@@ -16,7 +16,7 @@ from angulus.evaluation.metrics.curves import error_curve
 from angulus.evaluation.protocols.pairs import curves
 from angulus.evaluation.protocols.result import KINDS
 from angulus.report.chart import probit, probit_inverse
-from angulus.report.charts import CURVES, Band, error_curves
+from angulus.report.error_curves import CURVES, Band, error_curves
 from angulus.report.render_png import draw
 
 

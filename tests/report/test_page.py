@@ -28,8 +28,8 @@ from angulus.experiments import build, compare
 from angulus.experiments.claims import accuracy_title
 from angulus.experiments.run_files import read_results
 from angulus.report import legends, sections
-from angulus.report.charts import error_curves
 from angulus.report.content import read_content
+from angulus.report.error_curves import error_curves
 from angulus.report.page import render
 from angulus.report.sections import write_report
 from angulus.training import formation

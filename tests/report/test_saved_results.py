@@ -19,8 +19,9 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.protocols import groups, pairs, quality
 from angulus.evaluation.protocols.result import MOST_POINTS, Curve, Number, Result
-from angulus.report import charts, saved_results, sections
+from angulus.report import saved_results, sections
 from angulus.report.content import read_content
+from angulus.report.error_curves import CURVES
 from angulus.report.page import Table, render
 from reports import Page
 
@@ -197,9 +198,9 @@ def test_curves_of_one_protocol_share_a_chart(results: dict[str, Result]) -> Non
     drawn = saved_results.result_curves({**results, "gallery": search})
     titles = [chart.title for chart in drawn]
     assert titles == [
-        f"{charts.CURVES['roc'].title}, pairs",
-        f"{charts.CURVES['roc'].title}, trillion-pairs",
-        charts.CURVES["det"].title,
+        f"{CURVES['roc'].title}, pairs",
+        f"{CURVES['roc'].title}, trillion-pairs",
+        CURVES["det"].title,
     ]
     roc = drawn[0]
     shown = [series.name for series in roc.series if series.in_legend]

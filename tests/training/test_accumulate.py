@@ -51,13 +51,8 @@ def test_micro_batches_sum_to_the_batch(objective: str, tmp_path: Path) -> None:
 def test_micro_batches_are_resumed_to_the_bit(tmp_path: Path) -> None:
     chosen = tiny.validated(*NET, "training.accumulate=3", "training.checkpoint_every=3")
     run(chosen, tmp_path / "whole", splits=tiny.splits())
-
-    def crash(step: int, *_: object) -> None:
-        if step == 5:
-            raise RuntimeError("a power cut")
-
-    with pytest.raises(RuntimeError, match="power cut"):
-        run(chosen, tmp_path / "cut", splits=tiny.splits(), on_step=crash)
+    with pytest.raises(tiny.PowerCut):
+        run(chosen, tmp_path / "cut", splits=tiny.splits(), on_step=tiny.cut_at(5))
     run(chosen, tmp_path / "cut", splits=tiny.splits(), resume=True)
     assert tiny.differences(tiny.outcome(tmp_path / "whole"), tiny.outcome(tmp_path / "cut")) == []
 
@@ -108,13 +103,8 @@ def test_all_classes_sampled_or_updated_in_backward_is_plain_sgd(tmp_path: Path)
 def test_sampling_resumes_to_the_bit(tmp_path: Path) -> None:
     chosen = tiny.validated("head.sampling={rate: 0.3}", "objective={kind: softmax, bias: true}")
     run(chosen, tmp_path / "whole", splits=tiny.splits())
-
-    def crash(step: int, *_: object) -> None:
-        if step == 7:
-            raise RuntimeError("a power cut")
-
-    with pytest.raises(RuntimeError, match="power cut"):
-        run(chosen, tmp_path / "cut", splits=tiny.splits(), on_step=crash)
+    with pytest.raises(tiny.PowerCut):
+        run(chosen, tmp_path / "cut", splits=tiny.splits(), on_step=tiny.cut_at(7))
     run(chosen, tmp_path / "cut", splits=tiny.splits(), resume=True)
     assert tiny.differences(tiny.outcome(tmp_path / "whole"), tiny.outcome(tmp_path / "cut")) == []
 

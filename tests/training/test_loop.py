@@ -29,18 +29,6 @@ from angulus.training.loop import Interrupted, batches
 from angulus.training.state import load_checkpoint
 
 
-class Crash(Exception):
-    """What a power cut would be."""
-
-
-def crash_at(step: int) -> Callable[[int, int, float], None]:
-    def on_step(done: int, steps: int, loss: float) -> None:
-        if done == step:
-            raise Crash
-
-    return on_step
-
-
 def signal_at(step: int, number: signal.Signals = signal.SIGINT) -> Callable[[int, int, float], None]:
     def on_step(done: int, steps: int, loss: float) -> None:
         if done == step:
@@ -223,8 +211,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(case: str, tmp_path: Path) ->
     chosen = tiny.validated(*RESUMED[case])
     whole = finish(chosen, tmp_path / "whole")
     stopped = tmp_path / "stopped"
-    with pytest.raises(Crash):  # in the second epoch, after rows that the checkpoint does not know
-        finish(chosen, stopped, on_step=crash_at(8))
+    with pytest.raises(tiny.PowerCut):  # in the second epoch, after rows that the checkpoint does not know
+        finish(chosen, stopped, on_step=tiny.cut_at(8))
     assert [row["step"] for row in rows(stopped)][-1] == 8
     assert load_checkpoint(stopped / "checkpoint.pt")["progress"]["step"] == 5
     steps: list[int] = []
@@ -237,8 +225,8 @@ def test_the_drops_of_a_plateau_outlast_a_stop(tmp_path: Path) -> None:
     plateau = "training.schedule={kind: plateau, patience: 1}"
     chosen = tiny.validated("training.epochs=4", "training.optimizer.lr=100", plateau)  # at which no error falls
     whole = finish(chosen, tmp_path / "whole")
-    with pytest.raises(Crash):
-        finish(chosen, tmp_path / "stopped", on_step=crash_at(13))
+    with pytest.raises(tiny.PowerCut):
+        finish(chosen, tmp_path / "stopped", on_step=tiny.cut_at(13))
     assert load_checkpoint(tmp_path / "stopped" / "checkpoint.pt")["plateau"]["dropped"] == 1
     assert [row["lr"] for row in rows(tmp_path / "stopped")][9:11] == pytest.approx([100, 10])
     assert tiny.differences(whole, finish(chosen, tmp_path / "stopped", resume=True)) == []
@@ -266,8 +254,8 @@ def test_a_plateau_counts_the_errors_of_the_weights_that_gave_the_loss(how: list
 def test_a_run_goes_on_from_a_checkpoint_within_an_epoch(tmp_path: Path) -> None:
     chosen = tiny.validated("training.checkpoint_every=3", "training.schedule={kind: plateau, patience: 1}")
     whole = finish(chosen, tmp_path / "whole")
-    with pytest.raises(Crash):
-        finish(chosen, tmp_path / "stopped", on_step=crash_at(5))
+    with pytest.raises(tiny.PowerCut):
+        finish(chosen, tmp_path / "stopped", on_step=tiny.cut_at(5))
     assert load_checkpoint(tmp_path / "stopped" / "checkpoint.pt")["progress"]["step"] == 3
     assert tiny.differences(whole, finish(chosen, tmp_path / "stopped", resume=True)) == []
 
@@ -275,8 +263,8 @@ def test_a_run_goes_on_from_a_checkpoint_within_an_epoch(tmp_path: Path) -> None
 def test_a_run_without_a_checkpoint_yet_starts_anew(tmp_path: Path) -> None:
     chosen = tiny.validated()
     whole = finish(chosen, tmp_path / "whole")
-    with pytest.raises(Crash):
-        finish(chosen, tmp_path / "stopped", on_step=crash_at(2))
+    with pytest.raises(tiny.PowerCut):
+        finish(chosen, tmp_path / "stopped", on_step=tiny.cut_at(2))
     assert not (tmp_path / "stopped" / "checkpoint.pt").exists()
     assert tiny.differences(whole, finish(chosen, tmp_path / "stopped", resume=True)) == []
 
@@ -306,7 +294,7 @@ def test_a_finished_run_is_read_and_not_repeated(tmp_path: Path) -> None:
     chosen = tiny.validated()
     first = run(chosen, tmp_path, splits=tiny.splits())
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.is_file()}
-    again = run(chosen, tmp_path, resume=True, splits=tiny.splits(), on_step=crash_at(1))
+    again = run(chosen, tmp_path, resume=True, splits=tiny.splits(), on_step=tiny.cut_at(1))
     assert again == json.loads(json.dumps(first))
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.is_file()} == before
 

@@ -101,13 +101,8 @@ def test_a_run_starts_there_and_resumes_without(trained: Path, tmp_path: Path) -
     run(chosen, tmp_path / "whole", splits=tiny.splits())
     weight = load_checkpoint(tmp_path / "whole" / "checkpoint.pt")["head"]["weight"]
     torch.testing.assert_close(weight, load_checkpoint(source / "checkpoint.pt")["head"]["weight"])
-
-    def crash(step: int, *_: object) -> None:
-        if step == 7:
-            raise RuntimeError("a power cut")
-
-    with pytest.raises(RuntimeError, match="power cut"):
-        run(chosen, tmp_path / "cut", splits=tiny.splits(), on_step=crash)
+    with pytest.raises(tiny.PowerCut):
+        run(chosen, tmp_path / "cut", splits=tiny.splits(), on_step=tiny.cut_at(7))
     (source / "checkpoint.pt").unlink()
     run(chosen, tmp_path / "cut", splits=tiny.splits(), resume=True)
     assert tiny.differences(tiny.outcome(tmp_path / "whole"), tiny.outcome(tmp_path / "cut")) == []
@@ -125,17 +120,12 @@ def test_another_backbone_is_refused_and_leaves_no_folder(what: str, trained: Pa
 
 def stopped(folder: Path, *overrides: str) -> Path:
     """A run that was stopped after 3 of its 10 steps."""
-
-    def crash(step: int, *_: object) -> None:
-        if step == 4:
-            raise RuntimeError("a power cut")
-
-    with pytest.raises(RuntimeError, match="power cut"):
+    with pytest.raises(tiny.PowerCut):
         run(
             tiny.validated("training.checkpoint_every=3", *overrides),
             folder,
             splits=tiny.splits(),
-            on_step=crash,
+            on_step=tiny.cut_at(4),
         )
     return folder
 

@@ -14,7 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import angulus
 import tiny
+from angulus.distributed import launch
+from angulus.experiments import recipe
+from angulus.experiments.run import run
 from angulus.heads.saving import read_rows
 from angulus.training.state import load_checkpoint
 
@@ -81,10 +85,10 @@ def long(folder: Path) -> str:
 
 def test_two_processes_give_the_model_of_one(tmp_path: Path) -> None:
     path = tiny.write(tmp_path, *NET, "training.epochs=1", "training.batch_size=301")
-    for count, out in ((1, "one"), (2, "two")):
-        done = finished(count, "train", path, "--out", str(tmp_path / out))
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("\ntest accuracy") == 1  # one process reports
+    run(recipe.load(path), tmp_path / "one")
+    done = finished(2, "train", path, "--out", str(tmp_path / "two"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\ntest accuracy") == 1  # one process reports
     one, two = (load_checkpoint(tmp_path / out / "checkpoint.pt") for out in ("one", "two"))
     for name, value in one["backbone"].items():
         torch.testing.assert_close(two["backbone"][name], value, rtol=1e-4, atol=1e-6)
@@ -147,15 +151,40 @@ def test_a_process_that_torchrun_asks_to_end_still_says_what_happened(tmp_path: 
     assert done.stdout.count("said: another process of the run has ended, or did not answer") == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["train", "demo", "data.name=digitz"], "data.name must be one of"),
-        (["demo"], "torchrun starts several processes, which only embed, evaluate megaface, evaluate"),
-    ],
-)
-def test_a_refusal_is_told_once(arguments: list[str], sentence: str, tmp_path: Path) -> None:
-    done = finished(2, *arguments, "--out", str(tmp_path / "run"))
+def test_a_refusal_is_told_once(tmp_path: Path) -> None:
+    done = finished(2, "train", "demo", "data.name=digitz", "--out", str(tmp_path / "run"))
     assert done.returncode != 0
-    assert done.stderr.count(sentence) == 1
+    assert done.stderr.count("data.name must be one of") == 1
     assert not (tmp_path / "run").exists()
+
+
+LATE = """
+import atexit, os, time
+from pathlib import Path
+from angulus.cli import main
+
+if os.environ["RANK"] == "0":
+    while not Path("ended").exists():
+        time.sleep(0.1)
+    time.sleep(1)  # torchrun looks every tenth of a second whether a process has failed
+else:
+    atexit.register(Path("ended").touch)
+main.main()
+"""
+
+
+def test_a_process_that_prints_late_is_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(LATE)
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "late.py", "demo"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(angulus.__file__).parents[1])}
+    done = subprocess.run(run, capture_output=True, text=True, timeout=WAIT, env=environment, cwd=tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.count("torchrun starts several processes, which only embed, evaluate megaface, evaluate") == 1
+
+
+@pytest.mark.parametrize(("machine", "code"), [("0", 0), ("1", 2)])
+def test_who_leaves_the_sentence_to_rank_0_fails_only_on_another_machine(
+    machine: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROUP_RANK", machine)
+    assert launch.quiet_code(2) == code

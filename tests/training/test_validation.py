@@ -79,13 +79,8 @@ def test_validation_is_written_every_n_epochs_and_changes_no_number(tmp_path: Pa
 def test_validation_is_resumed_with_the_run(tmp_path: Path) -> None:
     chosen = tiny.validated(HELD, "training.checkpoint_every=3")
     run(chosen, tmp_path / "whole", splits=tiny.splits())
-
-    def crash(step: int, *_: object) -> None:
-        if step == 5:
-            raise RuntimeError("a power cut")
-
-    with pytest.raises(RuntimeError, match="power cut"):
-        run(chosen, tmp_path / "cut", splits=tiny.splits(), on_step=crash)
+    with pytest.raises(tiny.PowerCut):
+        run(chosen, tmp_path / "cut", splits=tiny.splits(), on_step=tiny.cut_at(5))
     run(chosen, tmp_path / "cut", splits=tiny.splits(), resume=True)
     assert tiny.differences(tiny.outcome(tmp_path / "whole"), tiny.outcome(tmp_path / "cut")) == []
 

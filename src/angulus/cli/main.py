@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import sys
-import time
 import warnings
 from importlib import import_module
 from typing import Annotated, Any
@@ -95,7 +94,6 @@ app = typer.Typer(
 for _name, (_, _panel, _help) in COMMANDS.items():
     app.command(_name, help=_help, rich_help_panel=_panel)(lambda: None)
 error_console = Console(stderr=True)
-QUIET_S = 3.0  # torchrun ends all processes once one ends: time for the one that prints the sentence
 SHARED = {  # run by all processes of torchrun together
     "train",
     "embed",
@@ -180,10 +178,9 @@ def _run() -> None:
 def _fail(message: str, code: int, *, quiet: bool = False) -> None:
     """Print a sentence, unless another process prints it, and exit."""
     if quiet:
-        time.sleep(QUIET_S)
-    else:
-        message = redact.within(message, sys.argv[1:])
-        error_console.print(f"angulus: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(launch.quiet_code(code))
+    message = redact.within(message, sys.argv[1:])
+    error_console.print(f"angulus: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
     sys.exit(code)
 
 

@@ -203,7 +203,8 @@ def _name(result: Result) -> str:
 
 
 def _draw(result: Result, folder: Path, name: str) -> list[Path]:
-    from angulus.report.charts import error_curves, group_heat_map
+    from angulus.report.charts import group_heat_map
+    from angulus.report.error_curves import error_curves
     from angulus.report.render_png import render_png
 
     files.make_folder(folder)

@@ -48,6 +48,15 @@ def reports(error: BaseException | None = None) -> bool:
     return not (error is None or isinstance(error, SharedError))
 
 
+def quiet_code(code: int) -> int:
+    """The exit code of a process that leaves an error to rank 0: 0 on rank 0's machine, `code` on another.
+
+    torchrun ends all processes of a machine as soon as one fails, also the one that is about to print. So rank 0 alone
+    fails there, and its code is the run's. On another machine, torchrun would take 0 for the end of the work and wait.
+    """
+    return 0 if os.environ.get("GROUP_RANK", "0") == "0" else code
+
+
 @contextmanager
 def process_group(timeout_s: float, way: str = RESUME) -> Iterator[Ranks]:
     """Join the processes that torchrun started, and leave them at the end; does nothing for a single process.

@@ -25,6 +25,7 @@ from angulus.heads.dense import DenseHead
 from angulus.models import artifact
 from angulus.report import charts, render_png
 from angulus.report.chart import Chart, Panels
+from angulus.report.error_curves import error_curves
 from angulus.report.feature_chart import plane_features
 from angulus.report.summary_section import comparison_dots
 from angulus.report.tables import NONE, markdown_table, to_markdown
@@ -225,7 +226,7 @@ def _result_curves(comparison: Comparison) -> Iterator[tuple[str, Chart]]:
         for kind, curve in last.items():
             lines[benchmark, kind].append((name, curve.x, curve.y))
     for (benchmark, kind), curves in lines.items():
-        yield f"{benchmark}-{kind}.png", charts.error_curves(kind, curves, title=benchmark)
+        yield f"{benchmark}-{kind}.png", error_curves(kind, curves, title=benchmark)
 
 
 def _probability_map(comparison: Comparison) -> Iterator[tuple[str, Chart]]:

@@ -12,9 +12,8 @@ from angulus.evaluation.metrics.verification import least_count
 from angulus.evaluation.protocols import error_discard, scored
 from angulus.evaluation.protocols.figures import RULE_OF_30, STANDARD_FARS, Resampling, numbers, rate_label
 from angulus.evaluation.protocols.result import Number, Result, shown, span
-from angulus.report import charts
 from angulus.report.chart import Chart
-from angulus.report.charts import NO_RUNS, Band, Runs
+from angulus.report.error_curves import MOST_FMR, NO_RUNS, Band, Runs, error_curves
 from angulus.report.page import Table
 from angulus.report.tables import NONE
 
@@ -80,8 +79,8 @@ def det_bands(results: Results, draws: int) -> dict[str, Band]:
     for name, result in banded.items():
         samples, same = result.samples, result.samples["same"].astype(bool)
         lowest = 1 / max(int((~same).sum()), 1)
-        if lowest < charts.MOST_FMR:
-            grid = np.geomspace(lowest, charts.MOST_FMR, PLACES)
+        if lowest < MOST_FMR:
+            grid = np.geomspace(lowest, MOST_FMR, PLACES)
             grid = np.unique(np.concatenate([grid, [rate for rate in _rates(result) if rate >= lowest]]))
             used = limited(Resampling.of(result), len(same), draws)
             statistic = fnmr_statistic(Presorted.of(samples["scores"], same), grid)
@@ -134,7 +133,7 @@ def discard_blocks(results: Results, draws: int, runs: Runs = NO_RUNS) -> tuple[
         "told nothing, FNMR × share: below 1, small norms foretell false non-matches."
     ]
     head = ["threshold at, discarded", "FNMR", "95 % interval", "partial area", "95 % interval", "ratio"]
-    chart = charts.error_curves("discard", lines, runs=runs, bands=bands)
+    chart = error_curves("discard", lines, runs=runs, bands=bands)
     title = "Error versus discard: FNMR at a fixed FMR, and partial areas"
     return [Table(title, head, rows, notes, folded=len(rows) > MOST_ROWS)], [
         replace(chart, y=replace(chart.y, low=0.0))

@@ -10,9 +10,8 @@ from angulus.evaluation.protocols import distractors, open_set, template_identif
 from angulus.evaluation.protocols.figures import Resampling, numbers, rate_label
 from angulus.evaluation.protocols.gallery_sizes import SizedSearches, fnir_name
 from angulus.evaluation.protocols.result import Number, Result, shown, span
-from angulus.report import charts
 from angulus.report.chart import Chart
-from angulus.report.charts import NO_RUNS, Runs
+from angulus.report.error_curves import CURVES, NO_RUNS, Runs, error_curves
 from angulus.report.error_rates import MOST_BANDS, MOST_ROWS, band_of, complement, count_of, limited
 from angulus.report.page import Table
 from angulus.report.tables import NONE
@@ -102,8 +101,8 @@ def _chart(gallery: str, lines: list[tuple[str, _Line]], runs: Runs) -> Chart:
     for label, line in lines if len(lines) <= MOST_BANDS else []:
         if band := band_of(line.sizes, line.figures, line.resampling):
             bands[label] = band
-    title = charts.CURVES["fnir"].title + (f", {gallery}" if gallery else "")
-    return charts.error_curves("fnir", curves, title, {}, runs, bands)
+    title = CURVES["fnir"].title + (f", {gallery}" if gallery else "")
+    return error_curves("fnir", curves, title, {}, runs, bands)
 
 
 def _notes(result: Result, lines: list[_Line]) -> list[str]:

@@ -12,7 +12,7 @@ from angulus.evaluation.protocols.group_rates import conclusions, difference_row
 from angulus.evaluation.protocols.result import KINDS, Curve, Number, Result, shown, span
 from angulus.report import charts
 from angulus.report.chart import Chart
-from angulus.report.charts import CURVES, NO_BANDS, NO_RUNS, Band, CurvePoint, Runs
+from angulus.report.error_curves import CURVES, NO_BANDS, NO_RUNS, Band, CurvePoint, Runs, error_curves
 from angulus.report.page import Table
 from angulus.report.tables import NONE
 from angulus.report.terms import explain_figures
@@ -71,7 +71,7 @@ def result_curves(results: Results, runs: Runs = NO_RUNS, bands: Mapping[str, Ba
         for protocol, curves in lines.items():
             title = CURVES[kind].title + (f", {protocol}" if len(lines) > 1 else "")
             own = bands if kind == "det" else NO_BANDS
-            drawn.append(charts.error_curves(kind, curves, title, points, runs_of_curves, own))
+            drawn.append(error_curves(kind, curves, title, points, runs_of_curves, own))
     return drawn
 
 

@@ -14,6 +14,7 @@ from angulus.report.chart import Chart
 from angulus.report.charts import Dot
 from angulus.report.conclusions import HIGHER_IS_BETTER, Standing, conclude, rank_variants
 from angulus.report.content import Content
+from angulus.report.error_curves import Runs
 from angulus.report.finished_run import FinishedRun
 from angulus.report.page import Charts, Section, Table, Words
 
@@ -127,7 +128,7 @@ def _own_results(content: Content) -> dict[str, Result]:
     return {name: result for name, result in content.results.items() if name not in content.in_comparisons}
 
 
-def _results(results: dict[str, Result], runs: charts.Runs) -> list[Any]:
+def _results(results: dict[str, Result], runs: Runs) -> list[Any]:
     """For each protocol a sentence on each result, and the dots of its leading number."""
     by_protocol: dict[str, list[tuple[str, Result, Number]]] = {}
     for name, result in results.items():

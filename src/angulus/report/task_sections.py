@@ -27,7 +27,7 @@ from angulus.evaluation.protocols import (
 )
 from angulus.evaluation.protocols.figures import interval_notes
 from angulus.evaluation.protocols.result import Number, Result
-from angulus.report import charts, error_rates, fnir, retrieval, saved_results, thumbnails
+from angulus.report import charts, error_curves, error_rates, fnir, retrieval, saved_results, thumbnails
 from angulus.report.chart import Chart
 from angulus.report.content import Content
 from angulus.report.finished_run import MOST_PAIRED, FinishedRun, ImagePairs
@@ -195,10 +195,10 @@ def _verification(content: Content, results: dict[str, Result], images: Mapping[
     drawn = saved_results.errors_by_group(results, content.runs_of_results)
     for place, kind in enumerate(("roc", "det")):
         if own:
-            look = charts.CURVES[kind]
+            look = error_curves.CURVES[kind]
             thinned = [curves[place].thinned([look.read_at]) for _, curves in own]
             lines = [(curve.name, curve.x, curve.y) for curve in thinned]
-            drawn.append(charts.error_curves(kind, lines, f"{look.title}, pairs of test images"))
+            drawn.append(error_curves.error_curves(kind, lines, f"{look.title}, pairs of test images"))
     judged = {name: quality.judge_result(each) for name, each in results.items() if _has_norms(each)}
     if norms := [(name, pair.norms, pair.correct) for name, pair in judged.items()]:
         by_norm = (charts.accuracy_by_norm, charts.error_by_discard)
