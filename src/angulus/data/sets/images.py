@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from angulus.core.checks import InputError
+from angulus.data.loader import read
+from angulus.data.sources.items import LeftOut
 
 GIVEN = "python"  # the name of a set that Python code gave, in recipes too
+FILES = "files"  # the name of a set that `data.path` gives
 
 
 class Pixels(Protocol):
@@ -50,6 +53,9 @@ class _LazyRows:
 
     def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
         return self.pixels[self.rows[rows]]
+
+    def read(self, rows: Tensor | slice) -> tuple[Tensor, dict[int, str]]:
+        return read(self.pixels, self.rows[rows])
 
 
 def select_rows(pixels: Pixels, rows: Tensor) -> Pixels:
@@ -112,6 +118,7 @@ class Splits:
         name: of the data set in `angulus.data.load`.
         train, test: sets with the same image shape and class names.
         source: for the report: what was read, and from where.
+        left_out: what was found but could not be read: its name, and why.
         generated: whether the images are a stand-in's, whose numbers are not results.
     """
 
@@ -120,6 +127,7 @@ class Splits:
     test: Images
     source: str
     generated: bool = False
+    left_out: tuple[LeftOut, ...] = ()
 
     def __post_init__(self) -> None:
         train_shape, test_shape = list(self.train.pixels.shape[1:]), list(self.test.pixels.shape[1:])

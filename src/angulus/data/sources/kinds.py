@@ -136,7 +136,8 @@ def _rec(path: Path, options: SourceOptions) -> Iterator[Item]:
     return recordio.read(files[0], options)
 
 
-def _files(path: Path, kind: str) -> list[Path]:
+def files_of(path: Path, kind: str) -> list[Path]:
+    """The files of a kind that hold the images of a source; at least one."""
     files = _inside(path, kind)
     if not files:
         raise InputError(f"{path} must hold files of kind {kind} ({', '.join(_SUFFIXES[kind])}); there are none")
@@ -146,7 +147,7 @@ def _files(path: Path, kind: str) -> list[Path]:
 def _shards(path: Path, options: SourceOptions, kind: str) -> Iterator[Item]:
     """The images of one or several files; of one split, if the files have them in their names."""
     read = {"tar": shards.read, "parquet": parquet_images.read, "arrow": arrow_images.read}[kind]
-    files, splits = _files(path, kind), splits_of(path, kind)
+    files, splits = files_of(path, kind), splits_of(path, kind)
     if options.split is not None and (splits or kind != "tar"):
         by_split = _by_split(files)
         if options.split not in by_split:
