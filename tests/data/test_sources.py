@@ -71,7 +71,7 @@ def test_sources_that_are_not_there_or_not_known(tmp_path: Path) -> None:
             split(tmp_path / "empty", kind)
     with pytest.raises(InputError, match="depth applies only to kind folder, zip or tar"):
         split(tmp_path, "lst", depth=1)
-    with pytest.raises(InputError, match="root applies only to kind csv or lst"):
+    with pytest.raises(InputError, match="root applies only to kind csv, lst, parquet or arrow"):
         split(tmp_path, root=tmp_path)
     with pytest.raises(InputError, match="root must be a folder"):
         split(tmp_path, root=tmp_path / "x.doc")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -307,7 +308,7 @@ def data_loader(pixels: Any, batches: Iterable[Any], workers: int, *, pin: bool,
         prefetch_factor=4 if workers else None,
         persistent_workers=stay and workers > 0,
         pin_memory=pin,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=_start_worker,
         generator=torch.Generator(),  # its own, or it would draw from the one that dropout uses
     )
 
@@ -346,8 +347,9 @@ def read(pixels: Any, rows: Any) -> tuple[Tensor, dict[int, str]]:
     return reader(rows) if reader is not None else (pixels[rows], {})
 
 
-def _use_one_thread(worker: int) -> None:
-    """One thread per worker: OpenCV's pool neither survives a fork nor helps with small images."""
+def _start_worker(worker: int) -> None:
+    """One thread per worker, as OpenCV's pool neither survives a fork nor helps here; Ctrl-C is for the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     opencv = decode.opencv()
     if opencv is not None:
         opencv.setNumThreads(0)

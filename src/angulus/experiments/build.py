@@ -119,8 +119,9 @@ def _build_locally(
             )
         backbone = nn.Sequential(backbone, UnitFeatures())
     settings = recipe.training
-    batches.refuse_small(len(images.train), settings, ranks.count, has_batch_norm(backbone))
-    batches.refuse_no_snapshot(len(images.train), settings)
+    batches.refuse_classes(images.train.labels, settings)
+    batches.refuse_small(images.train.labels, settings, ranks.count, has_batch_norm(backbone))
+    batches.refuse_no_snapshot(images.train.labels, settings)
     if settings.accumulate > 1:
         batches.refuse_whole_batch(recipe.objective)
     return backbone, device(settings.device, ranks)
@@ -151,7 +152,7 @@ def _head(recipe: Recipe, images: Splits, ranks: Ranks) -> Head:
     if objective.needs_counts:
         objective = objective.with_counts(torch.bincount(images.train.labels, minlength=classes))
     if objective.ramp is not None and objective.ramp.steps is None:
-        steps = recipe.training.epochs * len(batches.batches(len(images.train), recipe.training.batch_size, 0, 0))
+        steps = recipe.training.epochs * batches.steps_per_epoch(images.train.labels, recipe.training)
         objective = objective.replace(ramp=dataclasses.replace(objective.ramp, steps=steps))
     options: dict[str, Any] = {
         "impl": recipe.head.impl,

@@ -83,9 +83,13 @@ class DataSection:
             checks.choice("data.name", self.name, data.list_datasets())
         own = [key for key in ("path", *OWN_DATA) if getattr(self, key) is not None]
         if self.name != FILES and own:
-            raise InputError(f"data.{own[0]} is for images of your own, and data.name is {self.name!r}; give one of them")
+            raise InputError(
+                f"data.{own[0]} is for images of your own, and data.name is {self.name!r}; give one of them"
+            )
         if self.name == FILES and self.path is None:
-            raise InputError("data must have a name, one that `angulus list datasets` shows, or the path of your images")
+            raise InputError(
+                "data must have a name, one that `angulus list datasets` shows, or the path of your images"
+            )
 
     def arguments(self) -> dict[str, Any]:
         """What `angulus.data.load` takes for this set, without the places on the disk."""

@@ -131,10 +131,14 @@ def _index(source: Path, options: SourceOptions, share: float | None) -> Index:
         most = "none" if share is None else f"at most {max(FEWEST_BAD, int(share * total)):,}"
         way = "data.on_error=skip leaves out a few" if share is None else "mend them, or raise data.most_bad"
         first = f"the first is {bad[0].where}: {bad[0].reason}"
-        raise InputError(f"{most} of the {total:,} images of {source}{part} may be unreadable; {len(bad):,} are; {first}; {way}")
+        raise InputError(
+            f"{most} of the {total:,} images of {source}{part} may be unreadable; {len(bad):,} are; {first}; {way}"
+        )
     if not len(index):
         first = f"; {index.left_out[0].where}: {index.left_out[0].reason}" if index.left_out else ""
-        raise InputError(f"{source}{part} must hold images, in one subfolder per class or as docs/data.md lists; it has none{first}")
+        raise InputError(
+            f"{source}{part} must hold images, in one subfolder per class or as docs/data.md lists; it has none{first}"
+        )
     if bad:
         count = f"{len(bad):,} {wording.plural('image', len(bad))} of {source}{part}"
         checks.warn(f"{count} left out; the first is {bad[0].where}: {bad[0].reason}")
@@ -150,7 +154,9 @@ def _as(part: Part, tested: Index, resize: Resize | None) -> Part:
         raise InputError(f"{rule}{checks.nearest(unknown, part.names.tolist())}")
     if own.size != part.size:
         way = "set data.size to bring all to one"
-        raise InputError(f"images to test on must be {part.size[0]}x{part.size[1]} as those to train on; {tested.where} "
-                         f"has {own.size[0]}x{own.size[1]}; {way}")
+        raise InputError(
+            f"images to test on must be {part.size[0]}x{part.size[1]} as those to train on; {tested.where} "
+            f"has {own.size[0]}x{own.size[1]}; {way}"
+        )
     labels = np.searchsorted(part.names, own.names)[own.labels]
     return Part(own.rows, labels.astype(np.int64), part.names, part.size)

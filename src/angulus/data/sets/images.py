@@ -54,6 +54,11 @@ class _LazyRows:
     def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
         return self.pixels[self.rows[rows]]
 
+    @property
+    def source(self) -> Pixels:
+        """What the rows are selected from."""
+        return getattr(self.pixels, "source", self.pixels)
+
     def read(self, rows: Tensor | slice) -> tuple[Tensor, dict[int, str]]:
         return read(self.pixels, self.rows[rows])
 

@@ -134,7 +134,9 @@ def _kept(path: Path, kind: str, options: SourceOptions) -> Path | None:
         states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files_of(path, kind)]
     except OSError:
         return None
-    text = json.dumps([VERSION, kind, str(path.resolve()), repr(options), os.environ.get("ANGULUS_READ_DAMAGED"), states])
+    text = json.dumps(
+        [VERSION, kind, str(path.resolve()), repr(options), os.environ.get("ANGULUS_READ_DAMAGED"), states]
+    )
     return search_folders("index")[-1] / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz"
 
 
@@ -152,7 +154,9 @@ def _load(kept: Path, path: Path) -> Index | None:
         with np.load(kept, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in ("ids", "identities", "sizes", "places")}
             paths, notes = json.loads(str(stored["about"]))
-        left_out = tuple((Remark if remark else LeftOut)(where, reason, image) for where, reason, image, remark in notes)
+        left_out = tuple(
+            (Remark if remark else LeftOut)(where, reason, image) for where, reason, image, remark in notes
+        )
         count = len(arrays["ids"])
         if arrays["sizes"].shape != (count, 2) or arrays["places"].shape != (count, 3):
             return None

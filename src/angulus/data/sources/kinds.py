@@ -111,8 +111,9 @@ def splits_of(path: Path, kind: str | None = None) -> tuple[str, ...]:
     """
     kind = kind_of(path) if kind is None else kind
     if kind in _SHARDED:
-        splits = {} if not path.is_dir() else _by_split(_inside(path, kind))
-        return tuple(splits) if len(splits) > 1 and None not in splits else ()
+        found = _by_split(_inside(path, kind)) if path.is_dir() else {}
+        names = [name for name in found if name is not None]
+        return tuple(names) if len(names) == len(found) > 1 else ()
     if kind != "folder":
         return ()
     names = [entry.name for entry in sorted(path.iterdir()) if entry.is_dir() and not is_system(f"{entry.name}/x")]

@@ -173,7 +173,7 @@ def _row(
     data, file = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     if isinstance(data, str):
         data, file = None, data
-    if data is None and not file:
+    if data is None and not isinstance(file, str):
         return LeftOut(where, "its image has no bytes, and no path of a file either")
     reason = items.too_long(len(data or b""))
     if reason:
@@ -187,7 +187,7 @@ def _row(
         identity = items.text_of(label, columns.identity or "identity")
         landmarks = items.landmarks_of(cells.get(columns.landmarks or ""))
         score = items.score_of(cells.get(columns.score or ""))
-        if data is None:
+        if isinstance(file, str) and data is None:
             return read_listed(top, file, identity, id=where, landmarks=landmarks, score=score)
         return items.row_or_left_out(where, data, identity, landmarks=landmarks, score=score, place=place)
     except InputError as error:
