@@ -21,10 +21,21 @@ from angulus.data.augment import Augment
 from angulus.data.resize import Resize
 from angulus.data.sampler import Sampler
 
-
 FEWEST_BAD = 10  # images that may be unreadable in a set of any size
 _TRIES = 3  # images of its class tried in the place of an unreadable one
 _GREY = 127
+
+
+def most_unreadable(share: float | None, total: int) -> int:
+    """How many of `total` images may be unreadable: a share, at least ten; none if `share` is None."""
+    return 0 if share is None else max(FEWEST_BAD, int(share * total))
+
+
+def too_many(where: str, count: int, total: int, most: int, first: tuple[str, str]) -> InputError:
+    """The error for `count` unreadable images of `total`; `first` are the name of one and the reason."""
+    way = "mend them, or raise data.most_bad" if most else "data.on_error=skip leaves a few out"
+    rule = f"at most {most:,} of the {total:,} images of {where} may be unreadable"
+    return InputError(f"{rule}; got {count:,}, {first[0]} first: {first[1]}; {way}")
 
 
 class Encoded(Protocol):
@@ -95,7 +106,7 @@ class DecodedPixels:
         """
         self._images, self._rows, self._resize, self._labels = images, rows, resize, labels
         self._threads = min(16, torch.get_num_threads()) if threads is None else threads
-        self.limit = None if most_bad is None else max(FEWEST_BAD, int(most_bad * len(rows)))
+        self.limit = None if most_bad is None else most_unreadable(most_bad, len(rows))
         self.bad: dict[int, str] = {}
         self.shape = torch.Size((len(rows), 3, size[1], size[0]))
 
@@ -133,10 +144,8 @@ class DecodedPixels:
     def refuse_many(self) -> None:
         """Refuse to go on with more unreadable images than `limit`."""
         if self.limit is not None and len(self.bad) > self.limit:
-            row, reason = next(iter(self.bad.items()))
-            rule = f"at most {self.limit:,} of the {len(self):,} images of {self._images.where} may be unreadable"
-            first = f"{len(self.bad):,} are, {self.name_of(row)} first: {reason}"
-            raise InputError(f"{rule}; {first}; mend them, or raise data.most_bad")
+            first = next((self.name_of(row), reason) for row, reason in self.bad.items())
+            raise too_many(self._images.where, len(self.bad), len(self), self.limit, first)
 
     def name_of(self, row: int) -> str:
         """The name of a row of the records."""

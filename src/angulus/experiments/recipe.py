@@ -54,7 +54,7 @@ class DataSection:
     """Images of your own: a folder with one subfolder per class, records, a .csv, .lst, .rec, .tar, .parquet or .arrow,
     a folder of such files, or a data set saved by the package `datasets`."""
     image_column: str | None = None
-    """The column of the images or their paths, in a .csv, Parquet or Arrow file; null: image, img, path and the like."""
+    """The column of the images or their paths, in a .csv, Parquet or Arrow file; null: image, path and the like."""
     label_column: str | None = None
     """The column of the classes; null: label, class, identity and the like."""
     split: str | None = None
@@ -66,7 +66,7 @@ class DataSection:
     """Height and width in pixels that images are resized to, as `angulus prepare images` does; null: they have one
     size."""
     on_error: Literal["skip", "stop"] = "skip"
-    """What an image that cannot be read does: skip leaves it out and lists it in left-out.jsonl of the run's folder, and
+    """What an image that cannot be read does: skip leaves it out and lists it in left-out.jsonl of the run's folder,
     stop ends the training. For `path` and for records."""
     most_bad: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.01
     """The share of the images that may be skipped; more of them (and more than ten) end the training."""

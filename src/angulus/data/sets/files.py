@@ -1,4 +1,4 @@
-"""Data sets in the shape that people have them: a folder, a list, tars, Parquet, a saved data set; read where they lie."""
+"""Data sets in the shapes that people have: a folder, a list, tars, Parquet, a saved data set; read in place."""
 
 from __future__ import annotations
 
@@ -11,13 +11,22 @@ import numpy as np
 
 from angulus.core import checks, wording
 from angulus.core.checks import InputError
-from angulus.data.loader import FEWEST_BAD, Part, part_of
+from angulus.data.loader import Part, part_of
 from angulus.data.resize import Resize
 from angulus.data.sets.download import as_path
-from angulus.data.sets.identity_sets import EVERY, MOST_BAD, HeldOut, from_records, select, skipped_share, split_part
+from angulus.data.sets.identity_sets import (
+    EVERY,
+    MOST_BAD,
+    HeldOut,
+    from_records,
+    refuse_many,
+    select,
+    skipped_share,
+    split_part,
+)
 from angulus.data.sets.images import FILES, Splits
 from angulus.data.sets.index import Index, index_of
-from angulus.data.sources import LeftOut, Remark, SourceOptions, kind_of
+from angulus.data.sources import LeftOut, SourceOptions, kind_of
 from angulus.data.sources.kinds import splits_of
 
 TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation", "dev", "eval")
@@ -98,6 +107,8 @@ def load(
     tested = _index(other, replace(options, split=name), share)
     train, bad = select(index, part, np.ones(len(index), bool), resize, share)
     held, more = select(tested, _as(part, tested, resize), np.ones(len(tested), bool), resize, share)
+    refuse_many(index.where, bad, len(index), share)
+    refuse_many(tested.where, more, len(tested), share)
     about = f"{about}; tested on {other}{_of(name)}: {len(tested):,} images"
     return Splits(FILES, train, held, about, left_out=_images(index) + bad + _images(tested) + more)
 
@@ -126,14 +137,7 @@ def _index(source: Path, options: SourceOptions, share: float | None) -> Index:
     """The images of a source; refuses too many that cannot be read, and warns of some."""
     index, part = index_of(source, options), _of(options.split)
     bad = _images(index)
-    total = len(index) + len(bad)
-    if bad and (share is None or len(bad) > max(FEWEST_BAD, int(share * total)) or not len(index)):
-        most = "none" if share is None else f"at most {max(FEWEST_BAD, int(share * total)):,}"
-        way = "data.on_error=skip leaves out a few" if share is None else "mend them, or raise data.most_bad"
-        first = f"the first is {bad[0].where}: {bad[0].reason}"
-        raise InputError(
-            f"{most} of the {total:,} images of {source}{part} may be unreadable; {len(bad):,} are; {first}; {way}"
-        )
+    refuse_many(f"{source}{part}", bad, len(index) + len(bad), share)
     if not len(index):
         first = f"; {index.left_out[0].where}: {index.left_out[0].reason}" if index.left_out else ""
         raise InputError(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from angulus.core import checks
 from angulus.core.checks import InputError
-from angulus.data.loader import DecodedPixels, Encoded, Part, part_of
+from angulus.data.loader import DecodedPixels, Encoded, Part, most_unreadable, part_of, too_many
 from angulus.data.records import Records, parts
 from angulus.data.resize import Resize
 from angulus.data.sampler import earlier_occurrences
@@ -135,7 +135,15 @@ def split_part(
         raise InputError(f"{fault}, so none can be held out for testing; {way}")
     train, left_out = select(images, part, training, resize, most_bad)
     test, more = (train, ()) if training is testing else select(images, part, testing, resize, most_bad)
+    refuse_many(images.where, left_out + more, len(part.rows), most_bad)
     return Splits(name, train, test, source, left_out=left_out + more)
+
+
+def refuse_many(where: str, bad: tuple[LeftOut, ...], total: int, share: float | None) -> None:
+    """Refuse more unreadable images than the share of `total` allows."""
+    most = most_unreadable(share, total)
+    if len(bad) > most:
+        raise too_many(where, len(bad), total, most, (bad[0].where, bad[0].reason))
 
 
 def select(
@@ -147,11 +155,14 @@ def select(
     left_out: tuple[LeftOut, ...] = ()
     if math.prod(pixels.shape) <= IN_MEMORY_BYTES:
         decoded, bad = pixels.read(slice(None))
-        pixels.refuse_many()
         left_out = tuple(LeftOut(pixels.name_of(row), reason) for row, reason in sorted(bad.items()))
         pixels = decoded.contiguous()
         if bad:
             kept = ~np.isin(rows, list(bad))
+            if not kept.any():
+                rule = f"{images.where} must hold an image that can be decoded, to train on and to test on"
+                first = f"{left_out[0].where} first: {left_out[0].reason}"
+                raise InputError(f"{rule}; none of {len(bad):,} can, {first}")
             rows, labels, pixels = rows[kept], labels[kept], pixels[torch.from_numpy(kept)]
     ids = getattr(images, "ids", None)  # a report names the images by them
     named = () if ids is None else tuple(ids[rows].tolist())

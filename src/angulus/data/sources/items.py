@@ -21,7 +21,7 @@ from angulus.data.records.parts import MOST_IMAGE_BYTES
 MOST_BYTES = MOST_IMAGE_BYTES  # of one image; a longer file is not read
 _NOT_IMAGES = (  # common next to photos
     *(".txt", ".md", ".csv", ".tsv", ".lst", ".idx", ".json", ".jsonl", ".xml", ".html", ".yaml", ".yml", ".log"),
-    *(".pdf", ".py", ".npz", ".npy", ".mat", ".safetensors", ".parquet"),
+    *(".pdf", ".py", ".npz", ".npy", ".mat", ".safetensors", ".parquet", ".pkl", ".pickle", ".pyd", ".pt", ".pth"),
     *(".xmp", ".aae", ".ini", ".db", ".mov", ".mp4", ".m4v", ".avi", ".mkv", ".webm", ".3gp", ".mp3", ".wav"),
 )
 _SYSTEM_FILES = frozenset((".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", ".directory"))

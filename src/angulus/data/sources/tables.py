@@ -76,6 +76,8 @@ def _read(paths: Sequence[Path], options: SourceOptions, open_table: Open, by_ro
         try:
             with open_table(path) as table:
                 yield from _rows(table, name, options, by_row is not None)
+        except ColumnError:
+            raise
         except DAMAGED as error:
             yield options.left_out(path.name, _damaged(path, open_table, error))
 
@@ -97,15 +99,22 @@ def _image_column(schema: pa.Schema, holds: Callable[[pa.DataType], bool]) -> st
     return next((name for name in IMAGES if name in schema.names and holds(schema.field(name).type)), None)
 
 
+class ColumnError(InputError):
+    """A table without a column that it must have, which is not damage that `on_error` may skip."""
+
+
 def _columns(path: Path, schema: pa.Schema, options: SourceOptions) -> _Columns:
     names = schema.names
-    check_columns(options, path, names)
+    try:
+        check_columns(options, path, names)
+    except InputError as error:
+        raise ColumnError(str(error)) from error
     asked = options.image_column
     image = asked or _image_column(schema, _holds_bytes) or _image_column(schema, _is_text)
     if image is None or not (_holds_bytes(schema.field(image).type) or _is_text(schema.field(image).type)):
         got = ", ".join(f"{field.name!r} ({field.type})" for field in schema)
         rule = f"{path} must have a column of image bytes called {', '.join(IMAGES)}, or one that image_column names"
-        raise InputError(f"{rule}; got {got:.300}" + (f"; image_column is {asked!r}" if asked else ""))
+        raise ColumnError(f"{rule}; got {got:.300}" + (f"; image_column is {asked!r}" if asked else ""))
     others = [name for name in names if name != image]
     identity, id = (next((n for n in known if n in others), None) for known in (items.IDENTITIES, IDS))
     landmarks, score = (name if name in others else None for name in ("landmarks", "score"))
@@ -138,6 +147,8 @@ def _ids_repeat(paths: Sequence[Path], options: SourceOptions, open_table: Open)
                         return Remark(".", f"{fact}; so rows are named by file and number; {way}")
                     if id:
                         ids.add(id)
+        except ColumnError:
+            raise
         except DAMAGED as error:
             options.left_out(path.name, _damaged(path, open_table, error))
     return None
