@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import angulus
 from angulus.core.checks import InputError
 from angulus.data import Splits, load
 from angulus.data.loader import DecodedPixels
@@ -21,6 +22,7 @@ from angulus.data.sets import identity_sets, index
 from angulus.data.sets.index import index_of
 from angulus.data.sources import LeftOut, SourceOptions, read_source
 from angulus.data.sources.kinds import splits_of
+from angulus.experiments import build, recipe
 from data.pictures import face_rec, noise, png
 from data.source_files import put, tarred, zipped
 
@@ -148,7 +150,7 @@ def test_images_in_a_place_can_be_read_again_there(tmp_path: Path) -> None:
         make(tmp_path / name)
     placed = {}
     for source in tmp_path.glob("*/*"):
-        if source.name in ("list.csv", "records") or "other names" in str(source):
+        if source.name in ("list.csv", "records", "train.idx", "train.lst", "property") or "other names" in str(source):
             continue
         rows = [item for item in read_source(source) if isinstance(item, Row)]
         for row in rows:
@@ -265,7 +267,9 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "an Arrow file without an image": (lambda top: arrow(top / "x.arrow", table(slice(0, 0))), "it has none"),
     "paths out of the root": (
-        lambda top: parquet(top / "x.parquet", pa.table({"image": ["/etc/passwd", "../x.png"] * 12, "label": [0, 1] * 12})),
+        lambda top: parquet(
+            top / "x.parquet", pa.table({"image": ["/etc/passwd", "../x.png"] * 12, "label": [0, 1] * 12})
+        ),
         r"got 24, .*its path leaves .*; pass the folder that holds all as root",
     ),
     "a CSV by a strange separator": (
@@ -273,7 +277,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"must name its columns in the first line, 'path' among them; got 'path\|label'",
     ),
     "absolute paths in a CSV": (
-        lambda top: listed(top / "x.csv", [f"/elsewhere/{name}.png,{n % 2}" for n, name in enumerate(NAMES)], "path,label"),
+        lambda top: listed(top / "x.csv", [f"/elsewhere/{n}.png,{n % 2}" for n in range(COUNT)], "path,label"),
         r"its path leaves .*; pass the folder that holds all as root",
     ),
     "an empty split": (
@@ -396,3 +400,37 @@ def test_another_image_of_its_class_stands_in_for_one_that_cannot_be_read(
     strict: Any = of(tmp_path / "p", on_error="stop").train.pixels
     with pytest.raises(InputError, match=r"row 11 of .* must be a whole PNG"):
         strict.read(np.array([10]))
+
+
+def test_a_recipe_and_a_trainer_take_the_same_argument(tmp_path: Path) -> None:
+    content = {"path": str(parquet(tmp_path / "x.parquet", table(label="species"))), "label_column": "species"}
+    trainer = angulus.Trainer("small", "arcface", content, name="x", progress=False)
+    assert trainer.recipe.data == recipe.DataSection(**content)
+    written = recipe.validate(recipe.parse_yaml(recipe.to_yaml(trainer.recipe)))
+    assert written == trainer.recipe
+    loaded = build.splits(written)
+    assert loaded.source == trainer.splits.source and loaded.train.labels.tolist() == [0] * 11 + [1] * 11
+    with pytest.raises(InputError, match=r"a recipe has no key 'data.labels_column'; did you mean 'label_column'"):
+        angulus.Trainer("small", "arcface", content | {"labels_column": "x"})
+
+
+@pytest.mark.parametrize(
+    ("section", "sentence"),
+    [
+        ({}, "data must have a name, one that `angulus list datasets` shows, or the path of your images"),
+        ({"name": "digits", "path": "x"}, "data.path is for images of your own, and data.name is 'digits'"),
+        ({"name": "digits", "split": "x"}, "data.split is for images of your own, and data.name is 'digits'"),
+        ({"path": "x", "on_error": "ignore"}, "data.on_error must be 'skip' or 'stop'"),
+        ({"path": "x", "most_bad": 2.0}, "data.most_bad must be at most 1; got 2.0"),
+        ({"path": "x", "size": [8, 0]}, "data.size.1 must be at least 1; got 0"),
+    ],
+)
+def test_a_section_that_is_wrong(section: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        recipe.DataSection(**section)
+
+
+def test_a_data_set_in_memory_is_told_to_be_saved() -> None:
+    kind = type("Dataset", (), {"__module__": "datasets.arrow_dataset"})
+    with pytest.raises(InputError, match=r"save it by dataset.save_to_disk\(FOLDER\) and give that folder"):
+        angulus.Trainer("small", "arcface", kind())

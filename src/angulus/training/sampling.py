@@ -16,7 +16,7 @@ STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 class Balanced:
     """Every class has the same share of an epoch, however many images it has."""
 
-    kind: Literal["balanced"]
+    kind: Literal["balanced"] = "balanced"
 
     def shares(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
         """p_c ∝ 1 for classes with n_c > 0 images; [C], summing to 1."""
@@ -31,7 +31,7 @@ class SquareRoot:
     Eq. 1 with q = 1/2; q = 1 is the plain shuffle and q = 0 is `balanced`.
     """
 
-    kind: Literal["square_root"]
+    kind: Literal["square_root"] = "square_root"
 
     def shares(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
         """p_c ∝ √n_c; [C], summing to 1."""
@@ -49,7 +49,7 @@ class EffectiveNumber:
     Differs: the paper weighs the loss by 1 / E(n); here it weighs how often an image is drawn.
     """
 
-    kind: Literal["effective_number"]
+    kind: Literal["effective_number"] = "effective_number"
     beta: Annotated[float, Field(gt=0, lt=1)] = 0.999
     """How much images of a class overlap: the effective number of a class is at most 1 / (1 − beta)."""
 
@@ -66,7 +66,7 @@ class ClassesTimesImages:
     Source: A. Hermans et al., In Defense of the Triplet Loss for Person Re-Identification, arXiv:1703.07737, Sec. 2.
     """
 
-    kind: Literal["p_k"]
+    kind: Literal["p_k"] = "p_k"
     images_per_class: Annotated[int, Field(ge=1)] = 4
     """K, a divisor of batch_size."""
 
