@@ -63,7 +63,9 @@ def saved(folder: Path) -> Path:
     for number, rows in enumerate((slice(0, 13), slice(13, None))):
         arrow(folder / f"data-{number:05}-of-00002.arrow", table(rows))
     files = [{"filename": f"data-{number:05}-of-00002.arrow"} for number in range(2)]
-    (folder / "state.json").write_text(json.dumps({"_data_files": files, "_split": None}))
+    unset = ("_format_columns", "_format_type", "_split")
+    state = {"_data_files": files, "_fingerprint": "0f1e", "_format_kwargs": {}, "_output_all_columns": False}
+    (folder / "state.json").write_text(json.dumps(state | dict.fromkeys(unset)))
     (folder / "dataset_info.json").write_text(json.dumps({"features": HUB["info"]["features"]}))
     return folder
 
@@ -249,6 +251,10 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda top: parquet(top / "x.parquet", pa.table({"image": IMAGES, "label": ["a", None] * 12})),
         "every image to train on must have an identity; 12 in .*have none",
     ),
+    "no column of classes": (
+        lambda top: parquet(top / "x.parquet", pa.table({"image": IMAGES, "species": CLASSES})),
+        r"must have classes, and none has one; x.parquet: none of its columns \(species\) is called .*; label_column names",
+    ),
     "one class only": (
         lambda top: put(top / "photos", {f"cat/{name}.png": i for name, i in zip(NAMES, IMAGES, strict=True)}),
         "must show two classes or more; all its images are of 'cat'",
@@ -324,6 +330,12 @@ def test_paths_within_the_root_are_read(tmp_path: Path) -> None:
     content = pa.table({"image": list(TREE), "label": CLASSES})
     splits = of(parquet(tmp_path / "lists" / "x.parquet", content), root=tmp_path / "photos")
     assert len(splits.train) == 22 and splits.train.ids[0] == "cat/00.png"
+
+
+def test_columns_that_are_guessed_are_told(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "x.parquet", table(image="img", label="cls"))
+    with pytest.warns(UserWarning, match="x.parquet: of its columns, img as image, cls as label is read"):
+        of(path)
 
 
 def test_keys_that_repeat_and_pickles_in_a_tar(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from angulus.data.sets.identity_sets import (
 )
 from angulus.data.sets.images import FILES, Splits
 from angulus.data.sets.index import Index, index_of
-from angulus.data.sources import LeftOut, SourceOptions, kind_of
+from angulus.data.sources import LeftOut, Remark, SourceOptions, kind_of
 from angulus.data.sources.kinds import splits_of
 
 TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation", "dev", "eval")
@@ -143,6 +143,15 @@ def _index(source: Path, options: SourceOptions, share: float | None) -> Index:
         raise InputError(
             f"{source}{part} must hold images, in one subfolder per class or as docs/data.md lists; it has none{first}"
         )
+    notes = {item.where: item.reason for item in index.left_out if isinstance(item, Remark) and item.where != "."}
+    if not (index.identities != "").any():
+        why = (
+            "; ".join(f"{where}: {reason}" for where, reason in notes.items())
+            or "put each class into its own subfolder"
+        )
+        raise InputError(f"the images of {source}{part} must have classes, and none has one; {why}")
+    for where, reason in notes.items():
+        checks.warn(f"{where}: {reason}")
     if bad:
         count = f"{len(bad):,} {wording.plural('image', len(bad))} of {source}{part}"
         checks.warn(f"{count} left out; the first is {bad[0].where}: {bad[0].reason}")

@@ -157,6 +157,7 @@ def _ids_repeat(paths: Sequence[Path], options: SourceOptions, open_table: Open)
 def _rows(table: Table, name: str, options: SourceOptions, by_row: bool) -> Iterator[Item]:
     path, schema = table.path, table.schema
     columns = _columns(path, schema, options)
+    yield from _guessed(table, columns, options)
     yield from unused_columns(path, schema.names, columns)
     classes = _class_names(schema, columns.identity)
     top = (options.root or path.parent).resolve()
@@ -167,6 +168,21 @@ def _rows(table: Table, name: str, options: SourceOptions, by_row: bool) -> Iter
             yield _row((not by_row and _id(cells, columns)) or where, cells, columns, classes, top, place)
         except InputError as error:
             yield LeftOut(where, str(error))
+
+
+def _guessed(table: Table, columns: _Columns, options: SourceOptions) -> Iterator[Remark]:
+    """A remark on columns that are taken though they are called neither image nor label, or on one that is missing."""
+    others = [name for name in table.schema.names if name != columns.image]
+    if columns.identity is None:
+        known = (
+            f"none of its columns ({', '.join(others) or 'there is no other'}) is called {', '.join(items.IDENTITIES)}"
+        )
+        yield Remark(table.path.name, f"{known}; label_column names the one of the classes")
+    read_as = (("image", columns.image, options.image_column), ("label", columns.identity, options.label_column))
+    usual = ("image", *items.IDENTITIES[:2])
+    renamed = [f"{name} as {what}" for what, name, asked in read_as if name and not asked and name not in usual]
+    if renamed:
+        yield Remark(table.path.name, f"of its columns, {', '.join(renamed)} is read")
 
 
 def _id(cells: dict[str, Any], columns: _Columns) -> str:
