@@ -253,7 +253,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "no column of classes": (
         lambda top: parquet(top / "x.parquet", pa.table({"image": IMAGES, "species": CLASSES})),
-        r"must have classes, and none has one; x.parquet: none of its columns \(species\) is called .*; label_column names",
+        r"must have classes, and none has one; x.parquet: none of its columns \(species\) is called .*; label_column",
     ),
     "one class only": (
         lambda top: put(top / "photos", {f"cat/{name}.png": i for name, i in zip(NAMES, IMAGES, strict=True)}),
@@ -308,6 +308,10 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "images of another size to test on": (
         lambda top: {"path": put(top / "photos", TREE), "test": str(put(top / "other", {"dog/1.png": png(1, 5, 5)}))},
         "images to test on must be 12x10 .*has 5x5; set data.size",
+    ),
+    "no class with ten images": (
+        lambda top: put(top / "photos", {f"{n % 2}/{n}.png": IMAGES[n] for n in range(6)}),
+        "no identity of .*photos has 10 images .*every=3, to hold out one in 3, or set data.test to images to test on$",
     ),
     "nothing": (lambda top: top / "none", "data.path must exist"),
     "a column of records": (

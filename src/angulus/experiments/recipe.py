@@ -84,7 +84,8 @@ class DataSection:
         own = [key for key in ("path", *OWN_DATA) if getattr(self, key) is not None]
         if self.name != FILES and own:
             raise InputError(
-                f"data.{own[0]} is for images of your own, and data.name is {self.name!r}; give one of them"
+                f"data.{own[0]} is for images of your own, and data.name is {self.name!r}; give one of them, such as "
+                "data={path: PATH}"
             )
         if self.name == FILES and self.path is None:
             raise InputError(

@@ -94,6 +94,7 @@ def fit(
         return Record(progress.step, steps, epoch, epochs, loss, batch, images, folder, values)
 
     ahead = reading.read_ahead(job, batches.remaining_batches(job.images.labels, settings, progress.step))
+    unreadable = reading.Unreadable(folder, job.images)
     log = MetricsLog(folder, progress.step, job)
     with closing(log), stop_requests() as stop_requested, calls, closing(ahead):
         if progress.step < steps:
@@ -134,7 +135,7 @@ def fit(
                 on_step(progress.step, steps, result.loss)
             calls("on_step", record(result.loss, len(rows), values))
             if bad:
-                calls.failure = calls.failure or reading.note_unreadable(folder, job.images, bad)
+                calls.failure = calls.failure or unreadable.add(bad)
 
             # Share among ranks the errors, and whether any was asked to stop: then all stop at this step
             stop = stop_requested() or calls.failure is not None

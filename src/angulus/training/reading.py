@@ -45,34 +45,41 @@ def read_ahead(job: Job, batches: Iterable[Tensor]) -> Generator[tuple[Tensor, T
         yield ahead.popleft(), decoded, bad
 
 
-def note_unreadable(folder: Path, images: Images, bad: dict[int, str]) -> InputError | None:
-    """Add images that could not be read to the run's list; an error if they have become too many.
+class Unreadable:
+    """Lists the images that a training could not read in the run's folder, and says when they have become too many.
 
-    `bad` is row -> why, as `DecodedPixels.read` gives it; other processes of the run add to the same list.
+    Every process of a run adds to the same list.
     """
-    pixels: Any = getattr(images.pixels, "source", images.pixels)
-    listed = listed_names(folder)
-    pixels.bad.update(bad)
-    new = [LeftOut(pixels.name_of(row), reason) for row, reason in bad.items()]
-    new = [item for item in new if item.where not in listed]
-    if new:
-        with (folder / LEFT_OUT).open("a", encoding="utf-8") as file:
-            file.write(left_out_text(new))
-    if new and not listed:
-        checks.warn(f"{new[0].where} cannot be read: {new[0].reason}; {folder / LEFT_OUT} lists it and any others")
-    try:
-        pixels.refuse_many()
-    except InputError as error:
-        return error
-    return None
+
+    def __init__(self, folder: Path, images: Images) -> None:
+        self._folder = folder
+        self._pixels: Any = getattr(images.pixels, "source", images.pixels)
+        self._listed: set[str] | None = None
+
+    def add(self, bad: dict[int, str]) -> InputError | None:
+        """Add row -> why, as `DecodedPixels.read` gives it; an error if they have become too many."""
+        listed = self._listed = listed_names(self._folder) if self._listed is None else self._listed
+        self._pixels.bad.update(bad)
+        items = [LeftOut(self._pixels.name_of(row), reason) for row, reason in bad.items()]
+        new = [item for item in items if item.where not in listed]
+        path = self._folder / LEFT_OUT
+        if new:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(left_out_text(new))
+        if new and not listed:
+            checks.warn(f"{new[0].where} cannot be read: {new[0].reason}; {path} lists it and any others")
+        listed.update(item.where for item in new)
+        try:
+            self._pixels.refuse_many()
+        except InputError as error:
+            return error
+        return None
 
 
 def note_test(folder: Path, images: Images | None) -> None:
     """Add the images of a test that could not be read to the run's list."""
-    pixels: Any = None if images is None else getattr(images.pixels, "source", images.pixels)
-    bad = getattr(pixels, "bad", {})
-    if images is not None and bad:
-        note_unreadable(folder, images, dict(bad))
+    if images is not None and (bad := getattr(getattr(images.pixels, "source", images.pixels), "bad", {})):
+        Unreadable(folder, images).add(dict(bad))
 
 
 def listed_names(folder: Path) -> set[str]:

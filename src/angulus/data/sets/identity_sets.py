@@ -20,7 +20,7 @@ from angulus.data.records import Records, parts
 from angulus.data.resize import Resize
 from angulus.data.sampler import earlier_occurrences
 from angulus.data.sets.download import not_found, search_folders
-from angulus.data.sets.images import Images, Splits
+from angulus.data.sets.images import FILES, Images, Splits
 from angulus.data.sources.items import LeftOut
 
 IN_MEMORY_BYTES = 2 * 2**30  # decoded; larger sets are read image by image
@@ -131,7 +131,8 @@ def split_part(
         most = int(np.bincount(part.labels).max())
         fewer = f"set data.options.every={most}, to hold out one in {most}, or " if most >= 2 else ""
         fault = f"no identity of {images.where} has {held_out.every} images (the most is {most})"
-        way = f"{fewer}set data.options.test=trained_on, to test on what is trained on"
+        way = "set data.options.test=trained_on, to test on what is trained on"
+        way = fewer + ("set data.test to images to test on" if name == FILES else way)
         raise InputError(f"{fault}, so none can be held out for testing; {way}")
     train, left_out = select(images, part, training, resize, most_bad)
     test, more = (train, ()) if training is testing else select(images, part, testing, resize, most_bad)

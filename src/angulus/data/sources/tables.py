@@ -214,8 +214,8 @@ def _row(
         identity = items.text_of(label, columns.identity or "identity")
         landmarks = items.landmarks_of(cells.get(columns.landmarks or ""))
         score = items.score_of(cells.get(columns.score or ""))
-        if isinstance(file, str) and data is None:
-            return read_listed(top, file, identity, id=where, landmarks=landmarks, score=score)
+        if data is None:
+            return read_listed(top, str(file), identity, id=where, landmarks=landmarks, score=score)
         return items.row_or_left_out(where, data, identity, landmarks=landmarks, score=score, place=place)
     except InputError as error:
         return LeftOut(where, f"its {error}")
