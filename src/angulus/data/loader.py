@@ -20,6 +20,7 @@ from angulus.data import decode
 from angulus.data.augment import Augment
 from angulus.data.resize import Resize
 from angulus.data.sampler import Sampler
+from angulus.data.sets.images import read
 
 FEWEST_BAD = 10  # images that may be unreadable in a set of any size
 _TRIES = 3  # images of its class tried in the place of an unreadable one
@@ -348,12 +349,6 @@ class _Decoded(Dataset[Any]):
             return read(self._pixels, rows)
         except InputError as error:  # raised in a worker, it would arrive with its whole traceback as the message
             return str(error)
-
-
-def read(pixels: Any, rows: Any) -> tuple[Tensor, dict[int, str]]:
-    """The images of rows, and those that others stand in for, of pixels that may be a tensor or read on demand."""
-    reader = getattr(pixels, "read", None)
-    return reader(rows) if reader is not None else (pixels[rows], {})
 
 
 def _start_worker(worker: int) -> None:

@@ -20,8 +20,8 @@ from angulus.core import checks, redact, schema
 from angulus.core.checks import InputError
 from angulus.core.contract import Contract
 from angulus.data.augment import Augment
-from angulus.data.sets.identity_sets import EVERY
 from angulus.data.sets.images import FILES, GIVEN
+from angulus.data.sets.registry import SETS
 from angulus.experiments import plugins as plugin_files
 from angulus.experiments.claims import Claim, Compare, Evaluation, Published, RowContent
 from angulus.experiments.overrides import override, parse_yaml, tag, variant
@@ -38,7 +38,7 @@ __all__ = [
 ]  # fmt: skip
 
 OWN_DATA = ("image_column", "label_column", "split", "test", "size")  # keys of data that only `path` has
-SKIPPING = (FILES, *EVERY)  # sets that may skip an image
+SKIPPING = [name for name, entry in SETS.items() if entry.skips]
 FOLDERS = (Path(__file__).parents[1] / "recipes", Path(__file__).parents[3] / "recipes")
 
 

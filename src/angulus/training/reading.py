@@ -14,8 +14,8 @@ from torch import Tensor
 from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.data.convert import LEFT_OUT, left_out_text
-from angulus.data.loader import data_loader, read, read_batches
-from angulus.data.sets.images import Images
+from angulus.data.loader import data_loader, read_batches
+from angulus.data.sets.images import Images, read
 from angulus.data.sources import LeftOut
 from angulus.training.batches import rank_rows
 from angulus.training.job import Job

@@ -7,15 +7,16 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from angulus.core.checks import InputError
-from angulus.data.loader import read
-from angulus.data.sources.items import LeftOut
+
+if TYPE_CHECKING:  # it imports pyarrow
+    from angulus.data.sources.items import LeftOut
 
 GIVEN = "python"  # the name of a set that Python code gave, in recipes too
 FILES = "files"  # the name of a set that `data.path` gives
@@ -61,6 +62,12 @@ class _LazyRows:
 
     def read(self, rows: Tensor | slice) -> tuple[Tensor, dict[int, str]]:
         return read(self.pixels, self.rows[rows])
+
+
+def read(pixels: Any, rows: Any) -> tuple[Tensor, dict[int, str]]:
+    """The images of rows, and row -> why of those that others stand in for, of pixels in memory or read on demand."""
+    reader = getattr(pixels, "read", None)
+    return reader(rows) if reader is not None else (pixels[rows], {})
 
 
 def select_rows(pixels: Pixels, rows: Tensor) -> Pixels:

@@ -27,6 +27,11 @@ class DataSet:
     checked: str  # what loading it checks
     fixed: Mapping[str, Any] = field(default_factory=dict)  # arguments of the loader
 
+    @property
+    def skips(self) -> bool:
+        """Whether it takes `on_error` and `most_bad`."""
+        return self.loader in ("files:load", "identity_sets:load")
+
 
 SETS = {
     "digits": DataSet(
