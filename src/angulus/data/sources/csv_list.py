@@ -53,7 +53,8 @@ def read(path: Path, options: SourceOptions) -> Iterator[Item]:
     id = options.id_column or items.column_of(path, names, "id")
     headings = _Headings(*needed, id, items.column_of(path, names, "score"), marks)
     top = (options.root or path.parent).resolve()
-    return itertools.chain(_remarks(path, names, headings), _read(path, lines, headings, top, options))
+    asked = (options.image_column, options.label_column)
+    return itertools.chain(_remarks(path, names, headings, asked), _read(path, lines, headings, top, options))
 
 
 def _read(path: Path, lines: Lines, headings: _Headings, top: Path, options: SourceOptions) -> Iterator[Item]:
@@ -132,10 +133,10 @@ def _column(path: Path, names: Sequence[str], wanted: str, also: tuple[str, ...]
     return column
 
 
-def _remarks(path: Path, names: Sequence[str], headings: _Headings) -> Iterator[Item]:
+def _remarks(path: Path, names: Sequence[str], headings: _Headings, asked: Sequence[str | None]) -> Iterator[Item]:
     used = (headings.path, headings.identity, headings.id, headings.score)
     read_as = zip(used, ("path", "identity", "id", "score"), strict=True)
-    renamed = [f"{name} as {wanted}" for name, wanted in read_as if name is not None and name != wanted]
+    renamed = [f"{name} as {wanted}" for name, wanted in read_as if name not in (None, wanted, *asked)]
     if renamed:
         yield Remark(path.name, f"of its columns, {', '.join(renamed)} is read")
     yield from unused_columns(path, names, (*used, *headings.landmarks))
