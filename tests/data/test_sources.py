@@ -65,7 +65,7 @@ def test_sources_that_are_not_there_or_not_known(tmp_path: Path) -> None:
         split(tmp_path / "x.doc")
     with pytest.raises(InputError, match="kind must be one of"):
         split(tmp_path, "folders")
-    for kind in ("rec", "tar", "parquet"):
+    for kind in ("rec", "tar", "parquet", "arrow"):
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(InputError, match="must hold"):
             split(tmp_path / "empty", kind)
@@ -77,7 +77,7 @@ def test_sources_that_are_not_there_or_not_known(tmp_path: Path) -> None:
         split(tmp_path, root=tmp_path / "x.doc")
     with pytest.raises(InputError, match="depth must be a whole number >= 1"):
         split(tmp_path, depth=0)
-    assert len(KINDS) == 9
+    assert len(KINDS) == 10
 
 
 @pytest.mark.parametrize("name", ["x.tar", "x.tgz", "x.rec", "x.parquet"])
