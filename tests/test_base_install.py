@@ -87,8 +87,8 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("search remove gallery 0/0.png", "no data"),
     ("search index gallery", "no data"),
     ("data digits", None),
-    *((f"data {name}", "no data") for name in ("mnist", "cifar10", "cifar100", "celeba", "faces", "luna16")),
-    *((f"data {name}", "no data") for name in ("ms-celeb", "casia-webface")),
+    *((f"data {name}", "no data") for name in ("mnist", "cifar10", "cifar100", "celeba", "files", "faces")),
+    *((f"data {name}", "no data") for name in ("luna16", "ms-celeb", "casia-webface")),
 )
 ELSEWHERE = {"demo"}  # a minute of training: `.ci/run` runs it where nothing else is installed
 # Modules that only these extras' commands import.

@@ -62,8 +62,8 @@ def test_parquet_as_the_hubs_have_it(tmp_path: Path) -> None:
 
 def test_parquet_without_images(tmp_path: Path) -> None:
     path = tmp_path / "set.parquet"
-    pq.write_table(pa.table({"image": ["a.jpg"], "label": [1]}), path)
-    with pytest.raises(InputError, match="must have a column of image bytes called"):
+    pq.write_table(pa.table({"image": [5], "label": [1]}), path)
+    with pytest.raises(InputError, match=r"must have a column of image bytes called .*got 'image' \(int64\)"):
         split(path)
 
 

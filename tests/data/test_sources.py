@@ -65,19 +65,19 @@ def test_sources_that_are_not_there_or_not_known(tmp_path: Path) -> None:
         split(tmp_path / "x.doc")
     with pytest.raises(InputError, match="kind must be one of"):
         split(tmp_path, "folders")
-    for kind in ("rec", "tar", "parquet"):
+    for kind in ("rec", "tar", "parquet", "arrow"):
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(InputError, match="must hold"):
             split(tmp_path / "empty", kind)
     with pytest.raises(InputError, match="depth applies only to kind folder, zip or tar"):
         split(tmp_path, "lst", depth=1)
-    with pytest.raises(InputError, match="root applies only to kind csv or lst"):
+    with pytest.raises(InputError, match="root applies only to kind csv, lst, parquet or arrow"):
         split(tmp_path, root=tmp_path)
     with pytest.raises(InputError, match="root must be a folder"):
         split(tmp_path, root=tmp_path / "x.doc")
     with pytest.raises(InputError, match="depth must be a whole number >= 1"):
         split(tmp_path, depth=0)
-    assert len(KINDS) == 9
+    assert len(KINDS) == 10
 
 
 @pytest.mark.parametrize("name", ["x.tar", "x.tgz", "x.rec", "x.parquet"])

@@ -55,6 +55,7 @@ CASES: dict[str, list[str]] = {
     "counted": [*NET, "objective={kind: dynamic_margin, s: 10, weighting: {kind: class_weights, divide: weights}}"],
     "mined": [*NET, "objective.weighting={kind: hard_mining, keep: 0.7, scope: global}"],
     "plateau": [*NET, PLATEAU, "training.epochs=3"],
+    "p-k": [*NET, "training.sampler={kind: p_k, images_per_class: 4}"],
     "accumulated": [*NET, "training.accumulate=2", "objective.learn=true"],
     "synced": [*SLOW, "training.sync_batch_norm=true"],
     "synced-accumulated": [*SLOW, "training.sync_batch_norm=true", "training.accumulate=2"],

@@ -25,7 +25,8 @@ from angulus.experiments import build, recipe
 from angulus.experiments.recipe import Recipe
 from angulus.experiments.run import run
 from angulus.training import loop, schedule
-from angulus.training.loop import Interrupted, batches
+from angulus.training.batches import batches
+from angulus.training.loop import Interrupted
 from angulus.training.state import load_checkpoint
 
 

@@ -268,7 +268,7 @@ def test_arrays_images_a_folder_and_records_are_the_same_data(tmp_path: Path) ->
         assert splits.test.labels.tolist() == [0, 1], kind
         assert torch.equal(splits.train.pixels[:], made["arrays"].splits.train.pixels[:]), kind
         assert torch.equal(splits.test.pixels[:], channels_first[[9, 20]]), kind
-    assert made["records"].recipe.data == recipe.DataSection(name="faces", root=str(tmp_path / "records"))
+    assert made["records"].recipe.data == recipe.DataSection(path=str(tmp_path / "records"))
 
 
 def test_images_to_test_on_share_the_classes() -> None:

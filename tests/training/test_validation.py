@@ -16,6 +16,7 @@ from angulus.data import Images, Splits
 from angulus.experiments import build
 from angulus.experiments.run import mean, run
 from angulus.training import loop
+from angulus.training.batches import batches
 from angulus.training.settings import Validation
 from angulus.training.state import SNAPSHOT_BACKBONE, find_snapshots, load_checkpoint, load_snapshot, save_snapshot
 from angulus.training.validation import draw_pairs, hold_out, validate
@@ -63,7 +64,7 @@ def test_validation_is_written_every_n_epochs_and_changes_no_number(tmp_path: Pa
     rows = [json.loads(line) for line in (tmp_path / "with" / "metrics.jsonl").open()]
     validated = [row for row in rows if "validation_tar" in row]
     rest, _ = build.hold_out(chosen, tiny.splits())
-    steps = len(loop.batches(len(rest.train), 16, 0, 0))
+    steps = len(batches(len(rest.train), 16, 0, 0))
     assert [row["step"] for row in validated] == [2 * steps, 4 * steps]
     assert all(0 <= row[name] <= 1 for row in validated for name in ("validation_tar", "validation_accuracy"))
     silent = build.job(chosen, rest)

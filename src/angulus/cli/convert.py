@@ -17,7 +17,9 @@ _SHOWN = 10  # things left out to print; the file has all
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="A folder, .zip, .csv, .lst, .txt, .rec, .bin, .tar or .parquet.")],
+    source: Annotated[
+        Path, typer.Argument(help="A folder, .zip, .csv, .lst, .txt, .rec, .bin, .tar, .parquet or .arrow.")
+    ],
     out: Annotated[str, typer.Argument(help="The records: a new folder, or a URL such as s3://...")],
     kind: Annotated[str | None, typer.Option(help="The source's format, if its name does not show it.")] = None,
     depth: Annotated[
@@ -26,19 +28,25 @@ def convert(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Folder, zip, tar: read only the images in the folder of this name, such as train."),
+        typer.Option(help="Read only this split, such as train, by the names of folders, or of tars and tables."),
     ] = None,
     identity_pattern: Annotated[
         str | None,
         typer.Option(help="Folder, zip, tar: a regular expression whose group is the identity, such as '([0-9]+)_c'."),
     ] = None,
     id_column: Annotated[
-        str | None, typer.Option(help="CSV, Parquet: the column with a unique name for each image.")
+        str | None, typer.Option(help="CSV, Parquet, Arrow: the column with a unique name for each image.")
+    ] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="CSV, Parquet, Arrow: the column of the images or their paths.")
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="CSV, Parquet, Arrow: the column of the identities or classes.")
     ] = None,
     on_error: Annotated[
-        str, typer.Option(help="At damage in a .csv, .lst, .rec, .tar or .parquet: stop, or skip and list it.")
+        str, typer.Option(help="At damage in a .csv, .lst, .rec, .tar, .parquet or .arrow: stop, or skip and list it.")
     ] = "stop",
-    root: Annotated[Path | None, typer.Option(help="Lists: the folder that paths are relative to.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Lists and tables: the folder that paths are relative to.")] = None,
     listed: Annotated[
         Path | None, typer.Option("--list", help="A CSV about the images, with a column `id` or `path`, for --where.")
     ] = None,
@@ -64,7 +72,7 @@ def convert(
             if count % 1_000 == 0:
                 status.update(f"{count:,} images")
 
-        options = SourceOptions(depth, root, split, identity_pattern, id_column, on_error)
+        options = SourceOptions(depth, root, split, identity_pattern, id_column, image_column, label_column, on_error)
         done = conversion.convert(source, out, kind=kind, options=options, selection=selection, on_row=on_row)
     lines = summary(done, out)
     if done.identities < 2 and "bin" not in (kind, source.suffix.lower()[1:]):  # pairs without identities by design

@@ -16,6 +16,7 @@ EXAMPLES = {  # without `angulus`, by the command's words
     "data cifar10": "data cifar10 --download",
     "data cifar100": "data cifar100 --download",
     "data celeba": "data celeba --to downloads/celeba",
+    "data files": "data files --to photos",
     "data faces": "data faces --to faces/records",
     "data ms-celeb": "data ms-celeb --to ms-celeb/records",
     "data casia-webface": "data casia-webface --to casia/records",

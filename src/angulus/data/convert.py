@@ -236,6 +236,11 @@ def check_outside(source: Path, out: Path | str) -> None:
 
 def write_left_out(out: Path | str, left_out: Iterable[LeftOut]) -> None:
     """Write `left-out.jsonl` next to records: one line per thing left out, with its reason."""
-    lines = (json.dumps({"where": item.where, "reason": item.reason}, ensure_ascii=False) + "\n" for item in left_out)
-    data = "".join(lines).encode()
+    data = left_out_text(left_out).encode()
     open_blobs(out).write(LEFT_OUT, lambda file: file.write(data))
+
+
+def left_out_text(left_out: Iterable[LeftOut]) -> str:
+    """One line of JSON per thing left out, with its reason."""
+    lines = (json.dumps({"where": item.where, "reason": item.reason}, ensure_ascii=False) + "\n" for item in left_out)
+    return "".join(lines)

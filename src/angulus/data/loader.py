@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,13 +12,31 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.data import decode
 from angulus.data.augment import Augment
+from angulus.data.resize import Resize
 from angulus.data.sampler import Sampler
+from angulus.data.sets.images import read
+
+FEWEST_BAD = 10  # images that may be unreadable in a set of any size
+_TRIES = 3  # images of its class tried in the place of an unreadable one
+_GREY = 127
+
+
+def most_unreadable(share: float | None, total: int) -> int:
+    """How many of `total` images may be unreadable: a share, at least ten; none if `share` is None."""
+    return 0 if share is None else max(FEWEST_BAD, int(share * total))
+
+
+def too_many(where: str, count: int, total: int, most: int, first: tuple[str, str]) -> InputError:
+    """The error for `count` unreadable images of `total`; `first` are the name of one and the reason."""
+    way = "mend them, or raise data.most_bad" if most else "data.on_error=skip leaves a few out"
+    rule = f"at most {most:,} of the {total:,} images of {where} may be unreadable"
+    return InputError(f"{rule}; got {count:,}, {first[0]} first: {first[1]}; {way}")
 
 
 class Encoded(Protocol):
@@ -54,21 +73,42 @@ class DecodedPixels:
     """uint8 [N, 3, height, width], RGB, decoded on each access: index k is the image of row `rows[k]` of records.
 
     For images that do not fit in memory; indexed as `angulus.data.sets.images.Pixels`. Cheap to fork and to pickle.
+
+    With `most_bad`, an image that cannot be read or decoded raises no error: the next one of its class that can stands
+    in for it, or grey where three others of the class fail too. So labels, the sizes of batches and the images per
+    class stay as they are, and a resumed run sees the same.
+
+    Attributes:
+        bad: row -> why it could not be read, of the rows asked for in this process.
+        limit: how many rows may be bad: `most_bad` of them, at least ten; None: no error is skipped.
     """
 
     dtype = torch.uint8
 
     def __init__(
-        self, images: Encoded, rows: NDArray[np.int64], size: tuple[int, int], threads: int | None = None
+        self,
+        images: Encoded,
+        rows: NDArray[np.int64],
+        size: tuple[int, int],
+        threads: int | None = None,
+        *,
+        resize: Resize | None = None,
+        labels: NDArray[np.int64] | None = None,
+        most_bad: float | None = None,
     ) -> None:
         """Remember where the images are; nothing is read yet.
 
         Args:
             size: (width, height) of every image.
-            threads: for decoding, >= 1; None: as many as PyTorch uses, at most 16.
+            threads: for decoding, >= 1; None: as many as PyTorch uses, at most 16. A worker process uses one.
+            resize: brings every image to `size`; None: they have it.
+            labels: [N] the class of each; only for `most_bad`.
+            most_bad: the share of the images that may be unreadable; None: an unreadable image is an error.
         """
-        self._images, self._rows = images, rows
+        self._images, self._rows, self._resize, self._labels = images, rows, resize, labels
         self._threads = min(16, torch.get_num_threads()) if threads is None else threads
+        self.limit = None if most_bad is None else most_unreadable(most_bad, len(rows))
+        self.bad: dict[int, str] = {}
         self.shape = torch.Size((len(rows), 3, size[1], size[0]))
 
     def __len__(self) -> int:
@@ -76,27 +116,83 @@ class DecodedPixels:
 
     def __getitem__(self, rows: Tensor | slice | NDArray[np.int64]) -> Tensor:
         """The images of rows [B], in channels-last memory; InputError names the row of an image that cannot be used."""
-        chosen = self._rows[rows.numpy() if isinstance(rows, Tensor) else rows]
+        return self.read(rows)[0]
+
+    def read(self, rows: Tensor | slice | NDArray[np.int64]) -> tuple[Tensor, dict[int, str]]:
+        """The images of rows [B], and the rows of the records that others stand in for, each with the reason."""
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(len(self)))
+        positions = rows.numpy() if isinstance(rows, Tensor) else rows
         _, channels, height, width = self.shape
-        pixels = np.empty((len(chosen), height, width, channels), dtype=np.uint8)
-        data = self._images.images(chosen)
+        pixels = np.empty((len(positions), height, width, channels), dtype=np.uint8)
+        data = self._read(self._rows[positions])
+        bad: dict[int, str] = {}
 
         def fill(places: NDArray[np.int64]) -> None:
             for place in places.tolist():
-                pixels[place] = self._decode(int(chosen[place]), data[place])
+                pixels[place] = self._pixels(int(positions[place]), data[place], bad)
 
-        shares = np.array_split(np.arange(len(chosen)), self._threads)
-        if self._threads == 1:
+        threads = 1 if get_worker_info() is not None else self._threads
+        shares = np.array_split(np.arange(len(positions)), threads)
+        if threads == 1:
             fill(shares[0])
         else:
-            with ThreadPoolExecutor(self._threads) as pool:
+            with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(fill, shares))  # raises the error of the first row that has one
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        self.bad |= bad
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2), bad
 
-    def _decode(self, row: int, data: bytes) -> NDArray[np.uint8]:
+    def refuse_many(self) -> None:
+        """Refuse to go on with more unreadable images than `limit`."""
+        if self.limit is not None and len(self.bad) > self.limit:
+            first = next((self.name_of(row), reason) for row, reason in self.bad.items())
+            raise too_many(self._images.where, len(self.bad), len(self), self.limit, first)
+
+    def name_of(self, row: int) -> str:
+        """The name of a row of the records."""
+        ids = getattr(self._images, "ids", None)
+        return f"row {row}" if ids is None else str(ids[row])
+
+    def _read(self, chosen: NDArray[np.int64]) -> list[Any]:
+        """The encoded images of rows, or where they may fail, the errors in their place."""
+        try:
+            return self._images.images(chosen)
+        except InputError:
+            if self.limit is None:
+                raise
+        return [self._one(row) for row in chosen.tolist()]
+
+    def _one(self, row: int) -> bytes | InputError:
+        try:
+            return self._images.images([row])[0]
+        except InputError as error:
+            return error
+
+    def _pixels(self, position: int, data: bytes | InputError, bad: dict[int, str]) -> NDArray[np.uint8]:
+        row = int(self._rows[position])
+        try:
+            return self._decode(row, data)
+        except InputError as error:
+            if self.limit is None or self._labels is None:
+                raise
+            bad[row] = str(error)
+        same = np.flatnonzero(self._labels == self._labels[position])
+        others = np.roll(same, -1 - int(np.searchsorted(same, position)))[: min(_TRIES, len(same) - 1)]
+        for other in self._rows[others].tolist():
+            try:
+                return self._decode(other, self._one(other))
+            except InputError:
+                continue
+        return np.full((*self.shape[2:], 3), _GREY, np.uint8)
+
+    def _decode(self, row: int, data: bytes | InputError) -> NDArray[np.uint8]:
+        if isinstance(data, InputError):
+            raise data
         what = f"row {row} of {self._images.where}"
         image = decode.decode(data, what)
         height, width = self.shape[2:]
+        if self._resize is not None:
+            return np.asarray(self._resize.apply(image)[0])
         if image.shape[:2] != (height, width):
             rule = f"{what} must be {width}x{height} as the others"
             raise InputError(f"{rule}; got {image.shape[1]}x{image.shape[0]}, as its EXIF tag turns it")
@@ -122,10 +218,11 @@ class Part:
     size: tuple[int, int]  # (width, height) of every image
 
 
-def part_of(records: Identified, rows: ArrayLike | None = None) -> Part:
+def part_of(records: Identified, rows: ArrayLike | None = None, size: tuple[int, int] | None = None) -> Part:
     """Number the identities of rows as classes 0, 1, ... in the order of their names.
 
-    `rows` are [N], or None for all. Raises InputError for no rows, repeats, rows without identity, several sizes.
+    `rows` are [N], or None for all; `size` is (width, height) that images are resized to, None if they are not. Raises
+    InputError for no rows, repeats, rows without identity, several sizes.
     """
     chosen = np.arange(len(records)) if rows is None else np.asarray(rows)
     if chosen.ndim != 1 or chosen.dtype.kind not in "iu" or not len(chosen) or len(np.unique(chosen)) != len(chosen):
@@ -139,12 +236,12 @@ def part_of(records: Identified, rows: ArrayLike | None = None) -> Part:
         rule = f"every image to train on must have an identity; {len(unknown)} in {records.where} have none, {first}"
         way = "remove them from the source and convert it to new records, or from Python pass the rows that have one"
         raise InputError(f"{rule}; {way}")
-    sizes, counts = np.unique(records.sizes[chosen], axis=0, return_counts=True)
+    sizes, counts = np.unique(records.sizes[chosen] if size is None else [size], axis=0, return_counts=True)
     if len(sizes) > 1:
         listed = ", ".join(f"{w}x{h} ({n})" for (w, h), n in list(zip(sizes.tolist(), counts, strict=True))[:4])
         odd = int(chosen[(records.sizes[chosen] == sizes[counts.argmin()]).all(axis=1).argmax()])
         rule = f"images must be of one size to make batches; {records.where} has {len(sizes)}: {listed}"
-        way = "resize them with `angulus prepare images`, align faces with `angulus prepare faces`, or choose rows"
+        way = "set data.size, resize them with `angulus prepare images`, or align faces with `angulus prepare faces`"
         raise InputError(f"{rule}; {str(records.ids[odd])!r} (row {odd}) is one of the fewest; {way}")
     names, labels = np.unique(identities, return_inverse=True)
     return Part(chosen.astype(np.int64), labels.astype(np.int64), names, (int(sizes[0, 0]), int(sizes[0, 1])))
@@ -178,17 +275,8 @@ class Loader:
         self._part, self._sampler, self._augment = part, sampler, augment
         self._device = torch.device(device)
         self._batches: list[NDArray[np.int64]] = []  # the epoch's, from which the workers get theirs
-        workers = checks.integer("workers", workers, low=0)
-        self._loader: DataLoader[Any] = DataLoader(
-            _Decoded(DecodedPixels(images, part.rows, part.size, threads=1)),
-            batch_size=None,  # the sampler gives whole batches
-            sampler=self._batches,
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
-            persistent_workers=workers > 0,
-            pin_memory=self._device.type == "cuda",
-            worker_init_fn=_use_one_thread,
-        )
+        pixels = DecodedPixels(images, part.rows, part.size, threads=1)
+        self._loader = data_loader(pixels, self._batches, workers, pin=self._device.type == "cuda", stay=True)
 
     @property
     def steps(self) -> int:
@@ -199,10 +287,9 @@ class Loader:
         """The batches of an epoch, from step `start` on; InputError names the row of an image that cannot be used."""
         batches = self._sampler.batches(epoch, start)
         self._batches[:] = batches
-        for step, (positions, decoded) in enumerate(zip(batches, self._loader, strict=True), start):
-            if isinstance(decoded, str):
-                raise InputError(decoded)
-            pixels = decoded.to(self._device, non_blocking=True)
+        decoded = (pixels for pixels, _ in read_batches(self._loader))
+        for step, (positions, pixels) in enumerate(zip(batches, decoded, strict=True), start):
+            pixels = pixels.to(self._device, non_blocking=True)
             if self._augment is not None:
                 pixels = self._augment(pixels, self._generator(epoch, step))
             labels, rows = (torch.from_numpy(values[positions]) for values in (self._part.labels, self._part.rows))
@@ -213,21 +300,60 @@ class Loader:
         return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
-class _Decoded(Dataset[Any]):
-    """Positions -> pixels uint8 [B, 3, height, width] in channels-last memory, or the message of an error."""
+def data_loader(pixels: Any, batches: Iterable[Any], workers: int, *, pin: bool, stay: bool = False) -> DataLoader[Any]:
+    """Reads whole batches of `pixels`, as `images.read` does, by worker processes; for `read_batches`.
 
-    def __init__(self, pixels: DecodedPixels) -> None:
+    Args:
+        batches: the rows of each batch; a list may change between epochs.
+        workers: processes that read and decode; 0: this process does.
+        pin: whether to put pixels into memory that a GPU copies fast.
+        stay: whether workers outlive an epoch.
+    """
+    workers = checks.integer("workers", workers, low=0)
+    return DataLoader(
+        _Decoded(pixels),
+        batch_size=None,  # the sampler gives whole batches
+        sampler=batches,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        persistent_workers=stay and workers > 0,
+        pin_memory=pin,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # its own, or it would draw from the one that dropout uses
+    )
+
+
+def read_batches(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, dict[int, str]]]:
+    """The pixels of each batch, and the rows that others stand in for; an error of a worker is an InputError."""
+    try:
+        for batch in loader:
+            if isinstance(batch, str):
+                raise InputError(batch)
+            yield batch
+    except RuntimeError as error:
+        if "worker" not in str(error):
+            raise
+        rule = "the processes that read images must keep running"
+        why = f"one ended: {checks.one_line(error)[:200]}; if memory ran out, lower the number of workers"
+        raise InputError(f"{rule}; {why}") from error
+
+
+class _Decoded(Dataset[Any]):
+    """Rows -> pixels uint8 [B, 3, height, width] in channels-last memory and bad rows, or the message of an error."""
+
+    def __init__(self, pixels: Any) -> None:
         self._pixels = pixels
 
-    def __getitem__(self, positions: NDArray[np.int64]) -> Tensor | str:
+    def __getitem__(self, rows: Any) -> tuple[Tensor, dict[int, str]] | str:
         try:
-            return self._pixels[positions]
+            return read(self._pixels, rows)
         except InputError as error:  # raised in a worker, it would arrive with its whole traceback as the message
             return str(error)
 
 
-def _use_one_thread(worker: int) -> None:
-    """One thread per worker: OpenCV's pool neither survives a fork nor helps with small images."""
+def _start_worker(worker: int) -> None:
+    """One thread per worker, as OpenCV's pool neither survives a fork nor helps here; Ctrl-C is for the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     opencv = decode.opencv()
     if opencv is not None:
         opencv.setNumThreads(0)

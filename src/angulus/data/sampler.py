@@ -134,6 +134,37 @@ class Balanced:
         return np.concatenate(orders)[: self.steps * per_step]
 
 
+@dataclass(frozen=True, eq=False)
+class ByShare:
+    """Images drawn by class: of an epoch's N images, class c has N · shares[c], rounded up or down at random.
+
+    All images of a class occur before one recurs in an epoch; the order is shuffled.
+
+    >>> rows = ByShare(np.array([0] * 9 + [1]), np.array([0.5, 0.5])).order(0)
+    >>> len(rows), int((rows == 9).sum()), len(set(rows.tolist()))
+    (10, 5, 6)
+    """
+
+    labels: NDArray[np.int64]  # [N] the class of each image, in [0, C)
+    shares: NDArray[np.float64]  # [C], summing to 1; 0 for a class without images
+    seed: int = 0
+
+    def order(self, epoch: int) -> Rows:
+        """[N] rows of an epoch, in their order."""
+        checks.integer("epoch", epoch, low=0)
+        random = np.random.default_rng((self.seed, epoch))
+        counts = np.bincount(self.labels, minlength=len(self.shares))
+        ends = np.cumsum(self.shares) * len(self.labels)
+        ends[-1] = len(self.labels)
+        taken = np.diff(np.floor(ends + random.random()), prepend=0).astype(np.int64)  # systematic sampling
+        shuffled = random.permutation(len(self.labels))
+        by_class = shuffled[np.argsort(self.labels[shuffled], kind="stable")]
+        chosen = np.repeat(np.arange(len(taken)), taken)
+        turn = np.arange(len(chosen)) - np.repeat(np.cumsum(taken) - taken, taken)
+        rows = by_class[(np.cumsum(counts) - counts)[chosen] + turn % counts[chosen]]
+        return np.asarray(random.permutation(rows))
+
+
 def earlier_occurrences(values: NDArray[np.int64]) -> NDArray[np.int64]:
     """How often each value, >= 0, occurs before its position.
 

@@ -18,7 +18,7 @@ from angulus.distributed.runtime import Ranks
 from angulus.evaluation.metrics import image_quality
 from angulus.experiments import recipe as recipes
 from angulus.experiments.benchmark import place, refuse_missing
-from angulus.experiments.recipe import Recipe
+from angulus.experiments.recipe import DataSection, Recipe
 from angulus.heads.dense import DenseHead
 from angulus.heads.saving import Head
 from angulus.heads.sharded import ShardedHead
@@ -33,13 +33,21 @@ MOST_AUTO_CLASSES = 1000  # whose weights a model folder holds unless asked for 
 
 def splits(recipe: Recipe) -> Splits:
     """The data set of a recipe."""
-    if recipe.data.name == GIVEN:
+    return load_data(recipe.data)
+
+
+def load_data(section: DataSection) -> Splits:
+    """The data set of a recipe's section `data`."""
+    if section.name == GIVEN:
         raise InputError(
             f"data.name {GIVEN} means images that Python code gave to angulus.Trainer, and no file holds them; train "
             "from that code, or name a data set"
         )
-    root = None if recipe.data.root is None else place(recipe.data.root)
-    return data.load(recipe.data.name, root=root, download=recipe.data.download, **recipe.data.options)
+    root = None if section.root is None else place(section.root)
+    options = section.arguments()
+    if section.path is not None:
+        options["path"] = place(section.path)
+    return data.load(section.name, root=root, download=section.download, **options)
 
 
 def hold_out(recipe: Recipe, images: Splits) -> tuple[Splits, Images | None]:
@@ -111,8 +119,9 @@ def _build_locally(
             )
         backbone = nn.Sequential(backbone, UnitFeatures())
     settings = recipe.training
-    batches.refuse_small(len(images.train), settings, ranks.count, has_batch_norm(backbone))
-    batches.refuse_no_snapshot(len(images.train), settings)
+    batches.refuse_classes(images.train.labels, settings)
+    batches.refuse_small(images.train.labels, settings, ranks.count, has_batch_norm(backbone))
+    batches.refuse_no_snapshot(images.train.labels, settings)
     if settings.accumulate > 1:
         batches.refuse_whole_batch(recipe.objective)
     return backbone, device(settings.device, ranks)
@@ -143,7 +152,7 @@ def _head(recipe: Recipe, images: Splits, ranks: Ranks) -> Head:
     if objective.needs_counts:
         objective = objective.with_counts(torch.bincount(images.train.labels, minlength=classes))
     if objective.ramp is not None and objective.ramp.steps is None:
-        steps = recipe.training.epochs * len(batches.batches(len(images.train), recipe.training.batch_size, 0, 0))
+        steps = recipe.training.epochs * batches.steps_per_epoch(images.train.labels, recipe.training)
         objective = objective.replace(ramp=dataclasses.replace(objective.ramp, steps=steps))
     options: dict[str, Any] = {
         "impl": recipe.head.impl,

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +20,8 @@ from angulus.core import checks, redact, schema
 from angulus.core.checks import InputError
 from angulus.core.contract import Contract
 from angulus.data.augment import Augment
-from angulus.data.sets.images import GIVEN
+from angulus.data.sets.images import FILES, GIVEN
+from angulus.data.sets.registry import SETS
 from angulus.experiments import plugins as plugin_files
 from angulus.experiments.claims import Claim, Compare, Evaluation, Published, RowContent
 from angulus.experiments.overrides import override, parse_yaml, tag, variant
@@ -35,17 +37,42 @@ __all__ = [
     "stored", "to_yaml", "validate", "variant", "with_own_input",
 ]  # fmt: skip
 
+OWN_DATA = ("image_column", "label_column", "split", "test", "size")  # keys of data that only `path` has
+SKIPPING = [name for name, entry in SETS.items() if entry.skips]
 FOLDERS = (Path(__file__).parents[1] / "recipes", Path(__file__).parents[3] / "recipes")
 
 
+@partial(schema.from_python, section="data")
 @dataclass(frozen=True, config=STRICT)
 class DataSection:
-    """Which data set to use."""
+    """Which data set to use: one by its name, or images of your own by their path."""
 
-    name: str
-    """One of those that `angulus list datasets` shows; `python` means images that Python code gave to `Trainer`."""
+    name: str = FILES
+    """One of those that `angulus list datasets` shows; `files` means the images at `path`, and `python` images that
+    Python code gave to `Trainer`."""
+    path: str | None = None
+    """Images of your own: a folder with one subfolder per class, records, a .csv, .lst, .rec, .tar, .parquet or .arrow,
+    a folder of such files, or a data set saved by the package `datasets`."""
+    image_column: str | None = None
+    """The column of the images or their paths, in a .csv, Parquet or Arrow file; null: image, path and the like."""
+    label_column: str | None = None
+    """The column of the classes; null: label, class, identity and the like."""
+    split: str | None = None
+    """The part of `path` to train on; null: train if there is one, else everything."""
+    test: str | None = None
+    """The part of `path` to test on, or another path; null: its test or validation, else one image in ten of each
+    class."""
+    size: list[Count] | None = None
+    """Height and width in pixels that images are resized to, as `angulus prepare images` does; null: they have one
+    size."""
+    on_error: Literal["skip", "stop"] = "skip"
+    """What an image that cannot be read does: skip leaves it out and lists it in left-out.jsonl of the run's folder,
+    stop ends the training. For `path` and for records."""
+    most_bad: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.01
+    """The share of the images that may be skipped; more of them (and more than ten) end the training."""
     root: str | None = None
-    """The folder of the data set; null: ANGULUS_DATA or the cache."""
+    """The folder of the data set; null: ANGULUS_DATA or the cache. For `path`: the folder that the paths in a list are
+    relative to; null: the list's own."""
     download: bool = False
     """Whether to fetch it if it is missing."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -54,6 +81,22 @@ class DataSection:
     def __post_init__(self) -> None:
         if self.name != GIVEN:
             checks.choice("data.name", self.name, data.list_datasets())
+        own = [key for key in ("path", *OWN_DATA) if getattr(self, key) is not None]
+        if self.name != FILES and own:
+            raise InputError(
+                f"data.{own[0]} is for images of your own, and data.name is {self.name!r}; give one of them, such as "
+                "data={path: PATH}"
+            )
+        if self.name == FILES and self.path is None:
+            raise InputError(
+                "data must have a name, one that `angulus list datasets` shows, or the path of your images"
+            )
+
+    def arguments(self) -> dict[str, Any]:
+        """What `angulus.data.load` takes for this set, without the places on the disk."""
+        chosen = {key: value for key in OWN_DATA if (value := getattr(self, key)) is not None}
+        skipping = {"on_error": self.on_error, "most_bad": self.most_bad} if self.name in SKIPPING else {}
+        return {**chosen, **skipping, **self.options}
 
 
 @dataclass(frozen=True, config=STRICT)

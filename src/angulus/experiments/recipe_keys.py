@@ -64,9 +64,8 @@ def _walk(
         value = next(iter(by_section.values()))
         if key == "kind":
             kinds = [value["const"] for value in by_section.values()]
-            yield Key(
-                path, _one_of(kinds), DEFAULT_KINDS[parent.rstrip(".")], "Which of these; it decides the other keys."
-            )
+            default = DEFAULT_KINDS.get(parent.rstrip("."), REQUIRED)
+            yield Key(path, _one_of(kinds), default, "Which of these; it decides the other keys.")
             continue
         below = _sections_below(value)
         about = next(filter(None, (_describe(sections[name], key) for name in by_section)), "")

@@ -11,6 +11,7 @@ from torch import nn
 
 from angulus.core import environment, files
 from angulus.core.checks import InputError
+from angulus.data.convert import LEFT_OUT
 from angulus.data.sets.images import Images, Splits
 from angulus.distributed.runtime import Ranks
 from angulus.experiments import build, measure
@@ -29,7 +30,7 @@ from angulus.experiments.run_files import (
     write_run_files,
 )
 from angulus.models import artifact
-from angulus.training import loop
+from angulus.training import loop, reading
 from angulus.training.callbacks import Callback
 from angulus.training.job import Job
 from angulus.training.state import CHECKPOINT, find_snapshots, load_snapshot
@@ -130,6 +131,10 @@ def run(
             },
             "environment": environment.describe(job.device),
         }
+        for images in (used.test, held_out):
+            reading.note_test(folder, images)
+        if left_out := reading.listed_names(folder):
+            results["left_out"] = {"images": len(left_out), "list": LEFT_OUT}
         if progress.findings:
             results[FINDINGS] = progress.findings
         if sentence := diagnose(progress, load_test(folder), recipe.training.optimizer.lr):

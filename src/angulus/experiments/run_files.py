@@ -10,6 +10,7 @@ import pydantic
 
 from angulus.core import checks, environment, files, limits
 from angulus.core.checks import InputError
+from angulus.data.convert import LEFT_OUT, left_out_text
 from angulus.data.sets.images import Splits, fingerprint
 from angulus.experiments import plugins
 from angulus.experiments import recipe as recipes
@@ -86,6 +87,9 @@ def write_run_files(recipe: Recipe, folder: Path, splits: Splits, trained: bool,
     if not trained:
         parts = {"train": fingerprint(splits.train), "test": fingerprint(splits.test)}
         files.write_json(folder / DATA, {"source": splits.source, **parts})
+        (folder / LEFT_OUT).unlink(missing_ok=True)  # of a run that stopped before its first checkpoint
+        if splits.left_out:
+            files.write_text(folder / LEFT_OUT, left_out_text(splits.left_out))
     about = {"plugins": plugins.digests(recipe.plugins)} if recipe.plugins else {}
     files.write_json(folder / ENVIRONMENT, environment.describe(job.device) | about)
     files.write_text(folder / RECIPE, recipes.to_yaml(recipe))
@@ -187,5 +191,5 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
 
     Validation and `evaluation.each_epoch` stay although they move no weight: they are measured during training only.
     """
-    changeable = (*CHANGEABLE, "compare", "data.root", "data.download")
+    changeable = (*CHANGEABLE, "compare", "data.root", "data.path", "data.download")
     return {key: value for key, value in recipes.flat(recipe).items() if not key.startswith(changeable)}

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from angulus import data
 from angulus.backbones import OWN
 from angulus.core import checks, wording
 from angulus.core.checks import InputError
@@ -92,10 +91,11 @@ class Trainer:
                 [B, channels, height, width] to features [B, d], which is trained in place; or a loaded model
                 (`angulus.load`, `angulus.Embedder`), of which a copy is trained further.
             loss: such as `losses.arcface()`, or its name.
-            dataset: a name (`angulus.list_datasets()`); what `angulus.data.load` gives; `Images`; the path of records
-                or of a folder with one subfolder of images per class; or (images, labels), uint8 arrays
-                [N, height, width(, 3)] or tensors [N, channels, height, width], and numbers or names. Without images to
-                test on, one in ten of each class is held out.
+            dataset: a name (`angulus.list_datasets()`); the path of images of your own, in any shape that docs/data.md
+                lists; a mapping, the `data` section of a recipe, such as {"path": FILE, "label_column": NAME}; what
+                `angulus.data.load` gives; `Images`; or (images, labels), uint8 arrays [N, height, width(, 3)] or
+                tensors [N, channels, height, width], and numbers or names. Without images to test on, one in ten of
+                each class is held out.
             args: `angulus.TrainingArguments`, the `training` section of a recipe; None: its defaults.
             test: `Images` or (images, labels) to test on, with classes of `dataset`.
             out: the run's folder; None: runs/NAME-seed-N, or the next that is free.
@@ -143,7 +143,7 @@ class Trainer:
         recipe = Recipe(
             name=name or re.sub(r"[^A-Za-z0-9.+_-]", "-", f"{label}-{self.splits.name}"),
             title=f"{label} on {self.splits.name}",
-            data=section,  # type: ignore[arg-type]  # a mapping, which `schema.from_python` takes
+            data=section,
             objective=_objective(loss),
             training=args or Training(),
             **with_own_input({**sections, "backbone": backbone}),
@@ -203,26 +203,31 @@ class Trainer:
         return network[0] if self.model.config.normalize else network  # type: ignore[index]  # a Sequential
 
 
-def _data(dataset: Any, test: Any) -> tuple[dict[str, Any], Splits]:
+def _data(dataset: Any, test: Any) -> tuple[Any, Splits]:
     """(the data section of the recipe, the images)."""
     from angulus.data.sets import given
+    from angulus.experiments import build
+    from angulus.experiments.recipe import DataSection
 
-    if isinstance(dataset, str | os.PathLike | Splits):
+    if isinstance(dataset, str | os.PathLike | Splits | Mapping):
         if test is not None:
             raise InputError(
                 "test goes with images to train on, (images, labels) or Images; this dataset has its own test"
             )
         if isinstance(dataset, Splits):
             return {"name": GIVEN}, dataset
-        if dataset in SETS:
-            return {"name": dataset}, data.load(str(dataset))
-        path = Path(dataset).expanduser()
-        if not path.exists():
+        if isinstance(dataset, Mapping):
+            section = DataSection(**dataset)
+        elif dataset in SETS:
+            section = DataSection(name=str(dataset))
+        elif (path := Path(dataset).expanduser()).exists():
+            section = DataSection(path=str(path))
+        else:
             near = checks.nearest(str(dataset), SETS)
             raise InputError(f"dataset must be one of {', '.join(SETS)}, or a path; there is no {str(dataset)!r}{near}")
-        if given.holds_records(path):
-            return {"name": "faces", "root": str(path)}, data.load("faces", root=path)
-        return {"name": GIVEN}, given.from_folder(path)
+        return section, build.load_data(section)
+    if type(dataset).__module__.partition(".")[0] == "datasets":
+        raise InputError("dataset must lie on the disk; save it by dataset.save_to_disk(FOLDER) and give that folder")
     train = _images("dataset", dataset, None)
     tested = None if test is None else _images("test", test, train.class_names)
     return {"name": GIVEN}, given.hold_out_test(train, tested)

@@ -99,12 +99,12 @@ class DataSets:
 
     def steps(self, recipe: Recipe) -> int | None:
         """The number of steps in a recipe's training; None if its images cannot be read."""
-        from angulus.training.batches import batches  # only unfinished runs need it
+        from angulus.training.batches import steps_per_epoch  # only unfinished runs need it
 
         splits, training = self._splits(recipe), recipe.training
         if isinstance(splits, str):
             return None
-        return training.epochs * len(batches(len(splits.train), training.batch_size, 0, 0))
+        return training.epochs * steps_per_epoch(splits.train.labels, training)
 
     def _splits(self, recipe: Recipe) -> Splits | str:
         from angulus.experiments import build

@@ -18,8 +18,7 @@ from angulus.distributed.runtime import Ranks
 from angulus.heads.dense import DenseHead
 from angulus.heads.saving import Head
 from angulus.heads.sharded import ShardedHead
-from angulus.training import ema, optimizer, schedule
-from angulus.training.batches import batches, rank_share, remaining_batches, seed_step, step_generator
+from angulus.training import batches, ema, optimizer, reading, schedule
 from angulus.training.callbacks import Callback, Calls, Record
 from angulus.training.finetune import train_mode
 from angulus.training.job import Job, place_on_device
@@ -78,7 +77,7 @@ def fit(
     optim = optimizer.optimizers(job.backbone, head, settings.optimizer, update_in_backward=job.update_in_backward)
     plateau = PlateauState(settings.schedule)
     mean = ema.of(job)
-    steps_per_epoch = len(batches(len(job.images), settings.batch_size, 0, 0))
+    steps_per_epoch = batches.steps_per_epoch(job.images.labels, settings)
     steps = settings.epochs * steps_per_epoch
 
     # Resume
@@ -94,18 +93,21 @@ def fit(
         epoch, epochs, images = progress.step // steps_per_epoch, settings.epochs, settings.epochs * len(job.images)
         return Record(progress.step, steps, epoch, epochs, loss, batch, images, folder, values)
 
-    with closing(MetricsLog(folder, progress.step, job)) as log, stop_requests() as stop_requested, calls:
+    ahead = reading.read_ahead(job, batches.remaining_batches(job.images.labels, settings, progress.step))
+    unreadable = reading.Unreadable(folder, job.images)
+    log = MetricsLog(folder, progress.step, job)
+    with closing(log), stop_requests() as stop_requested, calls, closing(ahead):
         if progress.step < steps:
             calls("on_start", record(math.nan, 0, {}))
             ranks.run_on_all(calls.raise_failure)
-        for rows in remaining_batches(len(job.images), settings, progress.step):
+        started = time.perf_counter()
+        for rows, pixels, bad in ahead:
             # Train one step
-            started = time.perf_counter()
             lr = settings.optimizer.lr * plateau.factor
             lr *= schedule.factor(settings.schedule, progress.step, steps, steps_per_epoch)
             optim.set_rate(lr)
-            seed_step(settings.seed, progress.step, ranks)
-            result = train_step(job, network, optim, rows, progress.step, folder)
+            batches.seed_step(settings.seed, progress.step, ranks)
+            result = train_step(job, network, optim, rows, progress.step, folder, pixels)
             if progress.step == 0:  # the figures that a diverged training is measured against
                 progress.first_loss, progress.first_norm = result.loss, float(head.seen["norm"])
             progress.step += 1
@@ -132,6 +134,8 @@ def fit(
             if on_step is not None:
                 on_step(progress.step, steps, result.loss)
             calls("on_step", record(result.loss, len(rows), values))
+            if bad:
+                calls.failure = calls.failure or unreadable.add(bad)
 
             # Share among ranks the errors, and whether any was asked to stop: then all stop at this step
             stop = stop_requested() or calls.failure is not None
@@ -157,39 +161,49 @@ def fit(
             calls.raise_failure()
             if stopping:
                 raise Interrupted(f"stopped at step {progress.step} of {steps}")
+            started = time.perf_counter()
     if mean is not None:
         mean.swap()  # what comes next evaluates and saves the mean
     return progress
 
 
 def train_step(
-    job: Job, network: nn.Module, optim: optimizer.Optimizers, rows: Tensor, step: int, folder: Path
+    job: Job,
+    network: nn.Module,
+    optim: optimizer.Optimizers,
+    rows: Tensor,
+    step: int,
+    folder: Path,
+    pixels: Tensor,
 ) -> StepResult:
-    """One optimiser step on a batch: forward and backward by micro-batches, clipping, update."""
+    """One optimiser step on a batch: forward and backward by micro-batches, clipping, update.
+
+    `pixels` are the images of this rank's share of each micro-batch, one after the other.
+    """
     settings, head, ranks, device = job.settings, job.head, job.ranks, job.device
 
-    # Load this rank's share of each micro-batch; micro-batches are the same for any number of ranks
+    # Place this rank's share of each micro-batch; micro-batches are the same for any number of ranks
     micro_batches = rows.tensor_split(settings.accumulate)
-    own_rows = [rank_share(part, ranks) for part in micro_batches]
+    own_rows = batches.rank_rows(rows, settings, ranks)
     sizes = [len(part) for part in own_rows]
     labels = job.images.labels[torch.cat(own_rows)].to(device)
-    images = job.images.pixels[torch.cat(own_rows)].to(device)
+    images = pixels.to(device, non_blocking=True)
     if job.augment is not None:
-        images = job.augment(images, step_generator(settings.seed, step, ranks.rank))
+        images = job.augment(images, batches.step_generator(settings.seed, step, ranks.rank))
 
     # Sum the gradients of the micro-batches, weighted by their rows, to that of the whole batch
     optim.zero_grad()
     batch_loss, batch_features = 0.0, []
     errors = torch.zeros((), dtype=torch.int64, device=device)
     parts = zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True)
-    for number, (pixels, targets) in enumerate(parts):
+    for number, (part, targets) in enumerate(parts):
         share = len(micro_batches[number]) / len(rows)
-        pixels = job.contract(pixels)
+        inputs = job.contract(part)
         if settings.channels_last:
-            pixels = pixels.contiguous(memory_format=torch.channels_last)
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
         with defer_sync(network, head, last=number == settings.accumulate - 1):
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-                features = network(pixels)
+                features = network(inputs)
             loss = checked_loss(head, features, targets, step, folder, ranks)
             if isinstance(settings.schedule, Plateau):
                 errors += count_errors(head, features, targets)

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass
 
 from angulus.core import checks, schema
+from angulus.training.sampling import Sampler
 
 # descriptions of keys are the docstrings below them
 STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
@@ -233,6 +234,11 @@ class Training:
     accumulate: Count = 1
     """Micro-batches per step, at most batch_size; their gradients sum to that of the whole batch (except batch norm's,
     which sees one micro-batch at a time)."""
+    sampler: Sampler | None = None
+    """Which images an epoch takes; null takes each once, shuffled."""
+    workers: Natural = 0
+    """Processes that read and decode images ahead, of each process that trains; 0 reads them between steps. Images that
+    fit in memory (2 GiB decoded) need none."""
     optimizer: Optimizer = field(default_factory=SGD)
     """How the weights follow the gradient."""
     schedule: Schedule = field(default_factory=Cosine)

@@ -22,7 +22,8 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -55,6 +56,14 @@ _SCHEMAS = (SCHEMA, pa.schema(list(SCHEMA)[:-2]))  # of both versions
 _COLUMN_ROWS = 65_536  # of a later column, written at a time
 
 
+class Place(NamedTuple):
+    """Where the bytes of an image lie as they are, so that they can be read again: a file, first byte, length."""
+
+    path: Path
+    start: int
+    length: int
+
+
 @dataclass(frozen=True, eq=False)
 class Row:
     """One encoded image with its labels.
@@ -65,6 +74,7 @@ class Row:
         identity: who or what it shows; "" if unknown.
         landmarks: [5, 2] float32, x and y in pixels of this image: eyes, nose, mouth corners, the image's left first.
         score: the detector's confidence.
+        place: of the image in the source; None if it is packed there, or its reader does not know.
 
     Raises:
         checks.InputError: an empty id or image, landmarks of another shape, NaN or Inf.
@@ -75,6 +85,7 @@ class Row:
     identity: str
     landmarks: NDArray[np.float32] | None = None
     score: float | None = None
+    place: Place | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id:

@@ -1,25 +1,17 @@
-"""Data sets from what Python code has: arrays of images and labels, or a folder with one subfolder per class."""
+"""Data sets from what Python code has: arrays of images and labels."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from angulus.core import checks, wording
+from angulus.core import checks
 from angulus.core.checks import InputError
-from angulus.data import decode
-from angulus.data.loader import part_of
-from angulus.data.records import Row, parts
-from angulus.data.sets.identity_sets import EVERY, HeldOut, every_nth, split_part
+from angulus.data.sets.identity_sets import EVERY, HeldOut, every_nth
 from angulus.data.sets.images import GIVEN, Images, Splits, select_rows
-from angulus.data.sources import LeftOut, read_source
 
 HELD_OUT = HeldOut(EVERY["faces"])
 
@@ -110,53 +102,3 @@ def _select(images: Images, chosen: NDArray[np.bool_]) -> Images:
     columns = {name: values[chosen] for name, values in images.columns.items()}
     ids = tuple(np.array(images.ids)[chosen].tolist()) if images.ids else ()
     return Images(select_rows(images.pixels, rows), images.labels[rows], images.class_names, columns, ids)
-
-
-def holds_records(folder: Path) -> bool:
-    """Whether a folder holds records, as `angulus convert` writes them."""
-    return (folder / parts.ABOUT).is_file()
-
-
-def from_folder(path: str | os.PathLike[str]) -> Splits:
-    """What `angulus convert` reads, such as a folder with one subfolder of images per class.
-
-    The encoded images stay in memory. One image in ten of each class is held out for the test.
-
-    Raises:
-        InputError: nothing there, images of several sizes, or no class with ten images.
-    """
-    folder = Path(path).expanduser()
-    rows: list[Row] = []
-    left_out: list[LeftOut] = []
-    for item in read_source(folder, None):
-        (left_out if isinstance(item, LeftOut) else rows).append(item)  # type: ignore[arg-type]
-    if not rows:
-        raise InputError(
-            f"{folder} must hold images, in one subfolder per class, or records; it has none that can be read"
-        )
-    if left_out:
-        count = f"{len(left_out):,} {wording.plural('file', len(left_out))}"
-        checks.warn(f"{count} of {folder} left out; the first is {left_out[0].where}: {left_out[0].reason}")
-    images = _Rows(str(folder), rows)
-    source = f"{folder}: {len(rows):,} images, {HELD_OUT}"
-    return split_part(GIVEN, images, part_of(images), HELD_OUT, source)
-
-
-class _Rows:
-    """Encoded images in memory, with what `part_of` reads of records."""
-
-    def __init__(self, where: str, rows: Sequence[Row]) -> None:
-        self.where, self.rows = where, rows
-        self.ids = np.array([row.id for row in rows])
-        self.identities = np.array([row.identity for row in rows])
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @cached_property
-    def sizes(self) -> NDArray[np.int64]:
-        headers = [decode.header(row.image, row.id) for row in self.rows]
-        return np.array([(header.width, header.height) for header in headers], np.int64)
-
-    def images(self, rows: ArrayLike) -> list[bytes]:
-        return [self.rows[int(row)].image for row in np.asarray(rows)]

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from numpy.typing import NDArray
@@ -15,7 +15,11 @@ from torch import Tensor
 
 from angulus.core.checks import InputError
 
+if TYPE_CHECKING:  # it imports pyarrow
+    from angulus.data.sources.items import LeftOut
+
 GIVEN = "python"  # the name of a set that Python code gave, in recipes too
+FILES = "files"  # the name of a set that `data.path` gives
 
 
 class Pixels(Protocol):
@@ -50,6 +54,20 @@ class _LazyRows:
 
     def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
         return self.pixels[self.rows[rows]]
+
+    @property
+    def source(self) -> Pixels:
+        """What the rows are selected from."""
+        return getattr(self.pixels, "source", self.pixels)
+
+    def read(self, rows: Tensor | slice) -> tuple[Tensor, dict[int, str]]:
+        return read(self.pixels, self.rows[rows])
+
+
+def read(pixels: Any, rows: Any) -> tuple[Tensor, dict[int, str]]:
+    """The images of rows, and row -> why of those that others stand in for, of pixels in memory or read on demand."""
+    reader = getattr(pixels, "read", None)
+    return reader(rows) if reader is not None else (pixels[rows], {})
 
 
 def select_rows(pixels: Pixels, rows: Tensor) -> Pixels:
@@ -112,6 +130,7 @@ class Splits:
         name: of the data set in `angulus.data.load`.
         train, test: sets with the same image shape and class names.
         source: for the report: what was read, and from where.
+        left_out: what was found but could not be read: its name, and why.
         generated: whether the images are a stand-in's, whose numbers are not results.
     """
 
@@ -120,6 +139,7 @@ class Splits:
     test: Images
     source: str
     generated: bool = False
+    left_out: tuple[LeftOut, ...] = ()
 
     def __post_init__(self) -> None:
         train_shape, test_shape = list(self.train.pixels.shape[1:]), list(self.test.pixels.shape[1:])

@@ -27,6 +27,11 @@ class DataSet:
     checked: str  # what loading it checks
     fixed: Mapping[str, Any] = field(default_factory=dict)  # arguments of the loader
 
+    @property
+    def skips(self) -> bool:
+        """Whether it takes `on_error` and `most_bad`."""
+        return self.loader in ("files:load", "identity_sets:load")
+
 
 SETS = {
     "digits": DataSet(
@@ -68,6 +73,12 @@ SETS = {
         "https://luna16.grand-challenge.org, CC BY 4.0: subset0 to subset9, candidates_V2.csv and "
         "annotations.csv; then `angulus data luna16 --prepare`",
         "that every scan of the candidates is there, complete and with three axes, and every candidate within its scan",
+    ),
+    "files": DataSet(
+        "files:load",
+        "images of your own, in the shape that you have them",
+        "set data.path to a folder, a list, tars, Parquet or a saved data set; docs/data.md shows each",
+        "every image's header; that all have a class and one size, or data.size",
     ),
     "faces": DataSet(
         "identity_sets:load",
@@ -128,6 +139,6 @@ def list_datasets() -> list[str]:
     """The names of the data sets that `load` and `data.name` in a recipe take.
 
     >>> list_datasets()
-    ['digits', 'mnist', 'cifar10', 'cifar100', 'celeba', 'luna16', 'faces', 'ms-celeb', 'casia-webface']
+    ['digits', 'mnist', 'cifar10', 'cifar100', 'celeba', 'luna16', 'files', 'faces', 'ms-celeb', 'casia-webface']
     """
     return list(SETS)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from angulus.core.checks import InputError, nearest
+from angulus.data.records import Place
 from angulus.data.sources import items
 from angulus.data.sources.items import Item, LeftOut, Remark, SourceOptions
 from angulus.evaluation.lists.cells import separator_of, split_rows
@@ -46,12 +47,14 @@ def read(path: Path, options: SourceOptions) -> Iterator[Item]:
     """
     names, lines = read_cells(path, options)
     marks = _landmark_columns(path, names)
-    check_column("id_column", options.id_column, path, names)
-    needed = _column(path, names, "path", PATHS), _column(path, names, "identity", items.IDENTITIES)
+    check_columns(options, path, names)
+    image = options.image_column or _column(path, names, "path", PATHS)
+    needed = image, options.label_column or _column(path, names, "identity", items.IDENTITIES)
     id = options.id_column or items.column_of(path, names, "id")
     headings = _Headings(*needed, id, items.column_of(path, names, "score"), marks)
     top = (options.root or path.parent).resolve()
-    return itertools.chain(_remarks(path, names, headings), _read(path, lines, headings, top, options))
+    asked = (options.image_column, options.label_column)
+    return itertools.chain(_remarks(path, names, headings, asked), _read(path, lines, headings, top, options))
 
 
 def _read(path: Path, lines: Lines, headings: _Headings, top: Path, options: SourceOptions) -> Iterator[Item]:
@@ -111,7 +114,14 @@ def cells_of(
 def check_column(option: str, name: str | None, path: Path, names: Sequence[str]) -> None:
     """Refuse an option that names a column which a file does not have."""
     if name is not None and name not in names:
-        raise InputError(f"{option} must be a column of {path}; got {name!r}" + nearest(name, names))
+        there = f"; its columns are {', '.join(names):.300}"
+        raise InputError(f"{option} must be a column of {path}; got {name!r}{nearest(name, names)}{there}")
+
+
+def check_columns(options: SourceOptions, path: Path, names: Sequence[str]) -> None:
+    """Refuse columns that the options name and a file does not have."""
+    for option in ("id_column", "image_column", "label_column"):
+        check_column(option, getattr(options, option), path, names)
 
 
 def _column(path: Path, names: Sequence[str], wanted: str, also: tuple[str, ...]) -> str:
@@ -123,10 +133,10 @@ def _column(path: Path, names: Sequence[str], wanted: str, also: tuple[str, ...]
     return column
 
 
-def _remarks(path: Path, names: Sequence[str], headings: _Headings) -> Iterator[Item]:
+def _remarks(path: Path, names: Sequence[str], headings: _Headings, asked: Sequence[str | None]) -> Iterator[Item]:
     used = (headings.path, headings.identity, headings.id, headings.score)
     read_as = zip(used, ("path", "identity", "id", "score"), strict=True)
-    renamed = [f"{name} as {wanted}" for name, wanted in read_as if name is not None and name != wanted]
+    renamed = [f"{name} as {wanted}" for name, wanted in read_as if name not in (None, wanted, *asked)]
     if renamed:
         yield Remark(path.name, f"of its columns, {', '.join(renamed)} is read")
     yield from unused_columns(path, names, (*used, *headings.landmarks))
@@ -149,8 +159,10 @@ def read_listed(top: Path, name: str, identity: str, **labels: Any) -> Item:
             return LeftOut(name, f"its path leaves {top}; pass the folder that holds all as root")
         if not full.is_file():
             return LeftOut(name, f"there is no such file in {top}")
-        reason = items.too_long(full.stat().st_size)
-        return LeftOut(name, reason) if reason else items.row_or_left_out(name, full.read_bytes(), identity, **labels)
+        size = full.stat().st_size
+        if reason := items.too_long(size):
+            return LeftOut(name, reason)
+        return items.row_or_left_out(name, full.read_bytes(), identity, place=Place(full, 0, size), **labels)
     except (OSError, ValueError) as error:  # ValueError: a null byte
         return LeftOut(name, f"it cannot be read: {error}")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from angulus.core import limits
 from angulus.core.checks import InputError
 from angulus.core.files import IMAGE_SUFFIXES
+from angulus.data.records import Place
 from angulus.data.sources import items
 from angulus.data.sources.items import Item, LeftOut, Remark, SourceOptions
 
@@ -171,8 +172,10 @@ def _image(path: Path, name: str, naming: Naming) -> Item:
         identity = naming.identity_of(name)
         if name.lower().endswith(_ARCHIVES):
             return LeftOut(name, "archives in a folder of photos are not opened; give it by its own path", image=False)
-        reason = items.too_long(path.stat().st_size)
-        return LeftOut(name, reason) if reason else items.row_or_left_out(name, path.read_bytes(), identity)
+        size = path.stat().st_size
+        if reason := items.too_long(size):
+            return LeftOut(name, reason)
+        return items.row_or_left_out(name, path.read_bytes(), identity, place=Place(path, 0, size))
     except InputError as error:
         return LeftOut(name, str(error))
     except OSError as error:

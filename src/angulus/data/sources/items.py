@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from angulus.core import checks
 from angulus.core.checks import InputError, one_line, shown
 from angulus.data import decode
-from angulus.data.records import Row
+from angulus.data.records import Place, Row
 from angulus.data.records.parts import MOST_IMAGE_BYTES
 
 MOST_BYTES = MOST_IMAGE_BYTES  # of one image; a longer file is not read
 _NOT_IMAGES = (  # common next to photos
     *(".txt", ".md", ".csv", ".tsv", ".lst", ".idx", ".json", ".jsonl", ".xml", ".html", ".yaml", ".yml", ".log"),
-    *(".pdf", ".py", ".npz", ".npy", ".mat", ".safetensors", ".parquet"),
+    *(".pdf", ".py", ".npz", ".npy", ".mat", ".safetensors", ".parquet", ".pkl", ".pickle", ".pyd", ".pt", ".pth"),
     *(".xmp", ".aae", ".ini", ".db", ".mov", ".mp4", ".m4v", ".avi", ".mkv", ".webm", ".3gp", ".mp3", ".wav"),
 )
 _SYSTEM_FILES = frozenset((".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", ".directory"))
@@ -57,11 +57,14 @@ class SourceOptions:
         depth: folder, zip, tar: which folder of an image's path, from 1, names the identity; None: the path of its
             folder, without a split's folder.
         root: csv, lst: the folder that listed paths are relative to; None: the list's own.
-        split: folder, zip, tar: read only the images in the folder of this name, such as train; None: all.
+        split: read only this split, such as train: of a folder, zip or tar the images in the folder of this name; of
+            several tars, Parquet or Arrow files those that have it in their names; None: all.
         identity_pattern: folder, zip, tar: a regular expression whose first group, searched in an image's path, is the
             identity.
-        id_column: csv, parquet: the column of ids; None: the format's usual one.
-        on_error: csv, lst, rec, tar, parquet: "stop" at damage, or "skip" to leave out and name what is damaged.
+        id_column: csv, parquet, arrow: the column of ids; None: the format's usual one.
+        image_column: csv, parquet, arrow: the column of images, or of their paths; None: the format's usual one.
+        label_column: csv, parquet, arrow: the column of identities or classes; None: the format's usual one.
+        on_error: csv, lst, rec, tar, parquet, arrow: "stop" at damage, or "skip" to leave out and name what is damaged.
     """
 
     depth: int | None = None
@@ -69,6 +72,8 @@ class SourceOptions:
     split: str | None = None
     identity_pattern: str | None = None
     id_column: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
     on_error: str = "stop"
 
     def __post_init__(self) -> None:
@@ -84,8 +89,8 @@ class SourceOptions:
 
     def about(self) -> dict[str, Any]:
         """What records store of them: only those that are set."""
-        values = {"split": self.split, "identity_pattern": self.identity_pattern, "id_column": self.id_column}
-        return {name: value for name, value in values.items() if value is not None}
+        names = ("split", "identity_pattern", "id_column", "image_column", "label_column")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def left_out(self, where: str, error: InputError) -> LeftOut:
         """A damaged part as left out; raises `error`, with the way out, if `on_error` is "stop"."""
@@ -151,6 +156,7 @@ def row_or_left_out(
     id: str | None = None,
     landmarks: NDArray[np.float32] | None = None,
     score: float | None = None,
+    place: Place | None = None,
 ) -> Item:
     """A `Row` if the bytes are an image by their header and the labels are valid; its id is `where` if `id` is None."""
     id = where if id is None else id
@@ -161,7 +167,7 @@ def row_or_left_out(
         return LeftOut(where.encode(errors="backslashreplace").decode(), "its name is not UTF-8; rename it")
     try:
         decode.header(image, "the file")
-        return Row(id, image, identity, landmarks, score)
+        return Row(id, image, identity, landmarks, score, place)
     except InputError as error:
         return LeftOut(where, str(error), image=not where.lower().endswith(_NOT_IMAGES))
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from angulus.core import checks
+from angulus.core import checks, limits
 from angulus.core.checks import InputError
 from angulus.data.records import Records
 from angulus.data.records.parts import ABOUT
-from angulus.data.sources import archive, csv_list, folder, lst, parquet_images, recordio, shards
-from angulus.data.sources.items import Item, SourceOptions, is_system, row_or_left_out
+from angulus.data.sources import archive, arrow_images, csv_list, folder, lst, parquet_images, recordio, shards, tables
+from angulus.data.sources.items import Item, Remark, SourceOptions, is_system, row_or_left_out
 from angulus.evaluation.lists.bin_set import read_bin
 
 
@@ -46,11 +51,15 @@ def kind_of(path: Path) -> str:
         raise InputError(f"{rule}; got {path}; or give its format with --kind, if the command has it")
     if (path / ABOUT).is_file() and (any(path.glob("rows-*.parquet")) or not folder.holds_images(path)):
         return "records"
-    archives = {kind: _inside(path, kind)[0].name for kind in ("rec", "tar", "parquet") if _inside(path, kind)}
+    if (path / _SPLITS).is_file():
+        return "arrow"
+    found = {kind: _inside(path, kind) for kind in ("rec", "tar", "parquet", "arrow")}
+    archives = {kind: files[0].name for kind, files in found.items() if files}
     photo = folder.holds_images(path) if archives else None
-    may_be_other = "parquet" in archives and (photo or len(archives) > 1)
-    if may_be_other and not any(map(parquet_images.holds_images, _inside(path, "parquet"))):
-        del archives["parquet"]  # embeddings or scores that were written next to the photos
+    for kind, open_table in _TABLES.items():
+        may_be_other = kind in archives and (photo or len(archives) > 1)
+        if may_be_other and not any(tables.holds_images(file, open_table) for file in found[kind]):
+            del archives[kind]  # embeddings or scores that were written next to the photos
     if not archives:
         return "folder"
     if photo is not None or len(archives) > 1:
@@ -62,11 +71,62 @@ def kind_of(path: Path) -> str:
 
 
 def _inside(path: Path, kind: str) -> list[Path]:
-    """A path itself, or the files of a kind in a folder."""
+    """A path itself, or the files of a kind in a folder, in its data/ (as hubs have it) or in the splits of a set."""
     if not path.is_dir():
         return [path]
-    named = (file for file in path.iterdir() if file.name.lower().endswith(_SUFFIXES[kind]))
-    return sorted(file for file in named if file.is_file() and not is_system(file.name))
+    folders = [path, path / "data"] if kind in _TABLES else [path]
+    if kind == "arrow" and (path / _SPLITS).is_file():
+        folders = [path / name for name in _json(path / _SPLITS).get("splits", [])]
+    if kind == "arrow":
+        for place in folders:
+            if (place / _STATE).is_file():
+                arrow_images.refuse_selection(_json(place / _STATE), place)
+    files = (file for place in folders if place.is_dir() for file in place.iterdir())
+    named = (file for file in files if file.name.lower().endswith(_SUFFIXES[kind]))
+    return sorted(file for file in named if file.is_file() and not _is_other(file.name))
+
+
+def _is_other(name: str) -> bool:
+    """Whether a file is the system's, or what `datasets` keeps of a map or a filter next to its own."""
+    return is_system(name) or (name.startswith(("cache-", "tmp")) and name.endswith(".arrow"))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """What a small JSON file of `datasets` says; names of folders must be plain."""
+    try:
+        content = limits.parse_json(path.read_bytes(), path.name)
+        names = content.get("splits", [])
+        if not isinstance(names, list) or not all(isinstance(n, str) and re.fullmatch(r"[\w.-]+", n) for n in names):
+            raise ValueError("its splits must be names of folders")
+    except (OSError, ValueError, AttributeError) as error:
+        why = checks.one_line(error)
+        raise InputError(f"{path} must say how a data set was saved; reading it gave: {why}") from error
+    return dict(content)
+
+
+def splits_of(path: Path, kind: str | None = None) -> tuple[str, ...]:
+    """The splits that a data set is stored in, such as train and test: by its folders, or by the names of its files.
+
+    () if it has none, or only one.
+    """
+    kind = kind_of(path) if kind is None else kind
+    if kind in _SHARDED:
+        found = _by_split(_inside(path, kind)) if path.is_dir() else {}
+        names = [name for name in found if name is not None]
+        return tuple(names) if len(names) == len(found) > 1 else ()
+    if kind != "folder":
+        return ()
+    names = [entry.name for entry in sorted(path.iterdir()) if entry.is_dir() and not is_system(f"{entry.name}/x")]
+    return tuple(names) if len(names) > 1 and all(name.lower() in folder.SPLITS for name in names) else ()
+
+
+def _by_split(files: list[Path]) -> Mapping[str | None, list[Path]]:
+    """Files by the split in their name or in that of their folder; None: of those without."""
+    splits: dict[str | None, list[Path]] = {}
+    for file in files:
+        found = _SPLIT.fullmatch(file.stem.lower()) or _SPLIT.fullmatch(file.parent.name.lower())
+        splits.setdefault(found[1] if found else None, []).append(file)
+    return splits
 
 
 def _rec(path: Path, options: SourceOptions) -> Iterator[Item]:
@@ -77,11 +137,28 @@ def _rec(path: Path, options: SourceOptions) -> Iterator[Item]:
     return recordio.read(files[0], options)
 
 
-def _files(path: Path, kind: str) -> list[Path]:
+def files_of(path: Path, kind: str) -> list[Path]:
+    """The files of a kind that hold the images of a source; at least one."""
     files = _inside(path, kind)
     if not files:
         raise InputError(f"{path} must hold files of kind {kind} ({', '.join(_SUFFIXES[kind])}); there are none")
     return files
+
+
+def _shards(path: Path, options: SourceOptions, kind: str) -> Iterator[Item]:
+    """The images of one or several files; of one split, if the files have them in their names."""
+    read = {"tar": shards.read, "parquet": parquet_images.read, "arrow": arrow_images.read}[kind]
+    files, splits = files_of(path, kind), splits_of(path, kind)
+    if options.split is not None and (splits or kind != "tar"):
+        by_split = _by_split(files)
+        if options.split not in by_split:
+            got = f"its splits are {', '.join(splits)}" if splits else "its files have none in their names"
+            raise InputError(f"split must be one of {path}; got {options.split!r}; {got}")
+        return read(by_split[options.split], dataclasses.replace(options, split=None))
+    if not splits:
+        return read(files, options)
+    text = f"the splits {', '.join(splits)} are read as one; `angulus convert --split NAME` reads one"
+    return itertools.chain([Remark(".", text)], read(files, options))
 
 
 def _bin(path: Path, options: SourceOptions) -> Iterator[Item]:
@@ -98,14 +175,21 @@ _SUFFIXES: dict[str, tuple[str, ...]] = {
     "bin": (".bin",),
     "tar": shards.SUFFIXES,
     "parquet": (".parquet",),
+    "arrow": (".arrow",),
 }
+_SHARDED = ("tar", "parquet", "arrow")
+_TABLES: dict[str, tables.Open] = {"parquet": parquet_images.ParquetTable, "arrow": arrow_images.ArrowTable}
+_SPLITS, _STATE = "dataset_dict.json", "state.json"  # of what `datasets` saves: of several splits, of one
+_SPLIT = re.compile(r"(?:.*[-_.])?(train|training|val|valid|validation|dev|test|testing|eval)(?=[-_.]|$)(?:[-_.].*)?")
 _USES = {
     "depth": ("folder", "zip", "tar"),
-    "root": ("csv", "lst"),
-    "split": ("folder", "zip", "tar"),
+    "root": ("csv", "lst", "parquet", "arrow"),
+    "split": ("folder", "zip", "tar", "parquet", "arrow"),
     "identity_pattern": ("folder", "zip", "tar"),
-    "id_column": ("csv", "parquet"),
-    "on_error": ("csv", "lst", "rec", "tar", "parquet"),
+    "id_column": ("csv", "parquet", "arrow"),
+    "image_column": ("csv", "parquet", "arrow"),
+    "label_column": ("csv", "parquet", "arrow"),
+    "on_error": ("csv", "lst", "rec", "tar", "parquet", "arrow"),
 }
 _READERS: dict[str, Callable[[Path, SourceOptions], Iterator[Item]]] = {
     "folder": folder.read,
@@ -114,8 +198,7 @@ _READERS: dict[str, Callable[[Path, SourceOptions], Iterator[Item]]] = {
     "lst": lst.read,
     "rec": _rec,
     "bin": _bin,
-    "tar": lambda path, options: shards.read(_files(path, "tar"), options),
-    "parquet": lambda path, options: parquet_images.read(_files(path, "parquet"), options),
+    **{kind: partial(_shards, kind=kind) for kind in _SHARDED},
     "records": lambda path, options: iter(Records(path)),
 }
 KINDS = tuple(_READERS)

@@ -20,6 +20,7 @@ from typing import BinaryIO
 import numpy as np
 
 from angulus.core.checks import InputError, why_unread
+from angulus.data.records import Place
 from angulus.data.sources import lst
 from angulus.data.sources.items import Item, LeftOut, Remark, SourceOptions, row_or_left_out, too_long
 from angulus.evaluation.lists.text import malformed, read_lines
@@ -40,6 +41,7 @@ class Record:
     labels: tuple[float, ...]
     id: int
     image: bytes
+    place: Place | None = None  # None if the record is in parts
 
 
 def read(path: Path, options: SourceOptions) -> Iterator[Item]:
@@ -76,7 +78,7 @@ def read(path: Path, options: SourceOptions) -> Iterator[Item]:
             continue
         count += 1
         identities.add(label)
-        yield row_or_left_out(paths.get(key, str(key)), record.image, label)
+        yield row_or_left_out(paths.get(key, str(key)), record.image, label, place=record.place)
     yield from _check_counts(path, keys, met, end, count, len(identities))
 
 
@@ -88,7 +90,8 @@ def records(path: Path, options: SourceOptions | None = None) -> Iterator[Record
         while file.tell() < size:
             offset = file.tell()
             try:
-                record = _parse(path, offset, _read_parts(path, file, offset, size))
+                data = _read_parts(path, file, offset, size)
+                record = _parse(path, offset, data, whole=file.tell() == offset + 8 + len(data) + -len(data) % 4)
             except InputError as error:
                 yield options.left_out(f"byte {offset}", error)
                 _seek_next(file, offset + 4)
@@ -164,7 +167,7 @@ def _read_parts(path: Path, file: BinaryIO, offset: int, size: int) -> bytes:
         data += _MAGIC  # at which the parts were cut
 
 
-def _parse(path: Path, offset: int, data: bytes) -> Record:
+def _parse(path: Path, offset: int, data: bytes, whole: bool) -> Record:
     if len(data) < _HEADER.size:
         raise _damaged(path, offset, f"begin with a header of {_HEADER.size} bytes", f"{len(data)}")
     flag, label, id, _ = _HEADER.unpack_from(data)
@@ -172,7 +175,8 @@ def _parse(path: Path, offset: int, data: bytes) -> Record:
     if start > len(data):
         raise _damaged(path, offset, f"hold the {flag} labels that it says", f"{len(data)} bytes")
     labels = struct.unpack_from(f"<{flag}f", data, _HEADER.size) if flag else (label,)
-    return Record(offset, labels, id, data[start:])
+    place = Place(path, offset + 8 + start, len(data) - start) if whole else None
+    return Record(offset, labels, id, data[start:], place)
 
 
 def _keys(path: Path) -> dict[int, int] | None:

@@ -24,6 +24,7 @@ from typing import IO, Any, NamedTuple, cast
 from angulus.core import limits
 from angulus.core.checks import InputError, one_line
 from angulus.core.files import IMAGE_SUFFIXES
+from angulus.data.records import Place
 from angulus.data.sources import items
 from angulus.data.sources.folder import Naming, find_naming
 from angulus.data.sources.items import Item, LeftOut, Remark, SourceOptions
@@ -31,6 +32,7 @@ from angulus.data.sources.items import Item, LeftOut, Remark, SourceOptions
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _IDENTITY_KEYS = ("identity", "label", "class")
 _TEXTS = ("cls", "id", "json")
+_PICKLES = ("pkl", "pickle", "pyd", "pth", "pt")  # as WebDataset's decoders would read them
 _MOST_TEXT = 2**20  # bytes of a .cls, .id or .json
 _MOST_HEADER = 2**24  # bytes that tarfile may read at once, except for images: it reads names of any length
 _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
@@ -78,15 +80,17 @@ def _read(paths: Sequence[Path], plan: _Plan, options: SourceOptions) -> Iterato
         except _DAMAGED as error:
             yield options.left_out(path.name, items.as_input_error(path, "tar", error))
     for suffix, count in sorted(unused.items()):
-        yield LeftOut(f"*.{suffix}", f"these {count} members have no place in records", image=False)
+        pickled = suffix.lower().rpartition(".")[2] in _PICKLES
+        why = "are pickles, which can run code, and are never read" if pickled else "have no place in records"
+        yield LeftOut(f"*.{suffix}", f"these {count} members {why}", image=False)
     yield from system.remarks()
 
 
 class _Bounded:
     """A stream that refuses to read too much at once: tarfile reads headers of any length in one go."""
 
-    def __init__(self, stream: IO[bytes], path: Path) -> None:
-        self._stream, self._path = stream, path
+    def __init__(self, stream: IO[bytes], path: Path, packed: bool) -> None:
+        self._stream, self.path, self.packed = stream, path, packed
         self.most = _MOST_HEADER
         self.last = b""
         self.seek, self.tell = stream.seek, stream.tell
@@ -94,7 +98,7 @@ class _Bounded:
     def read(self, size: int = -1) -> bytes:
         """Read `size` bytes, at most `most`."""
         if not 0 <= size <= self.most:
-            raise InputError(f"{self._path} must have headers of at most {self.most:,} bytes; one has {size:,}")
+            raise InputError(f"{self.path} must have headers of at most {self.most:,} bytes; one has {size:,}")
         data = self._stream.read(size)
         if size == tarfile.BLOCKSIZE:
             self.last = data
@@ -106,8 +110,10 @@ def _open(path: Path) -> Iterator[tarfile.TarFile]:
     with path.open("rb") as file:
         begins = file.read(5)
     opener = next((opener for magic, opener in _OPENERS.items() if begins.startswith(magic)), open)
-    with opener(path, "rb") as stream, tarfile.open(fileobj=_Bounded(stream, path), mode="r:") as archive:  # type: ignore[call-overload]
-        yield archive
+    with opener(path, "rb") as stream:
+        bounded: Any = _Bounded(stream, path, packed=opener is not open)
+        with tarfile.open(fileobj=bounded, mode="r:") as archive:
+            yield archive
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -171,6 +177,7 @@ class _Sample:
 
     key: str
     members: dict[str, bytes] = field(default_factory=dict)
+    places: dict[str, Place | None] = field(default_factory=dict)
 
     def images(self) -> list[str]:
         """The suffixes of its images."""
@@ -194,7 +201,7 @@ def _photos(archive: tarfile.TarFile, system: items.SystemFiles) -> Iterator[_Sa
             if name in seen:
                 raise InputError("the archive has an entry of this name before it")
             seen.add(name)
-            yield _Sample(name, {"": _content(archive, info)})
+            yield _Sample(name, {"": _content(archive, info)}, {"": _place(archive, info)})
         except InputError as error:
             yield LeftOut(info.name, str(error))
 
@@ -217,7 +224,7 @@ def _samples(archive: tarfile.TarFile, system: items.SystemFiles) -> Iterator[_S
                 yield LeftOut(info.name, str(error))
                 continue
             sample = sample or _Sample(key)
-            sample.members[suffix] = content
+            sample.members[suffix], sample.places[suffix] = content, _place(archive, info)
     except _DAMAGED:
         if sample is not None:
             yield LeftOut(sample.key, "the tar is damaged within this sample or right after it")
@@ -247,6 +254,12 @@ def _content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
         bounded.most = _MOST_HEADER
 
 
+def _place(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Place | None:
+    """Where the bytes of a member lie; None in a packed tar, and of a sparse member, which has no run of bytes."""
+    file: Any = archive.fileobj
+    return None if file.packed or info.issparse() else Place(file.path, info.offset_data, info.size)
+
+
 def _row(sample: _Sample, prefix: str, plan: _Plan, unused: Counter[str]) -> Item:
     members, key = sample.members, prefix + sample.key
     images = sample.images() if plan.samples else [""]
@@ -261,7 +274,8 @@ def _row(sample: _Sample, prefix: str, plan: _Plan, unused: Counter[str]) -> Ite
         labels = _labels(members.get("json", b"{}"))
         identity = _stated_identity(members, labels) if plan.stated else identity
         landmarks, score = items.landmarks_of(labels.get("landmarks")), items.score_of(labels.get("score"))
-        return items.row_or_left_out(key, members[images[0]], identity, landmarks=landmarks, score=score)
+        place = sample.places.get(images[0])
+        return items.row_or_left_out(key, members[images[0]], identity, landmarks=landmarks, score=score, place=place)
     except (ValueError, TypeError) as error:
         return LeftOut(key, f"the files next to its image cannot be read: {one_line(error)}")
 

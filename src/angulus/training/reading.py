@@ -1,0 +1,88 @@
+"""Images for the steps of a training: read ahead by worker processes, and those that cannot be read listed."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from angulus.core import checks
+from angulus.core.checks import InputError
+from angulus.data.convert import LEFT_OUT, left_out_text
+from angulus.data.loader import data_loader, read_batches
+from angulus.data.sets.images import Images, read
+from angulus.data.sources import LeftOut
+from angulus.training.batches import rank_rows
+from angulus.training.job import Job
+
+
+def read_ahead(job: Job, batches: Iterable[Tensor]) -> Generator[tuple[Tensor, Tensor, dict[int, str]]]:
+    """The rows of each batch; the pixels of this rank's share, uint8; the rows that others stand in for.
+
+    With `training.workers`, images that do not fit in memory are read by that many processes, which start with the
+    first batch and end with the iterator, at most four batches each ahead. The batches are the same without them.
+    """
+    pixels: Any = job.images.pixels
+    own = ((rows, torch.cat(rank_rows(rows, job.settings, job.ranks))) for rows in batches)
+    if job.settings.workers == 0 or isinstance(pixels, Tensor):
+        for rows, share in own:
+            yield rows, *read(pixels, share)
+        return
+    ahead: deque[Tensor] = deque()
+
+    def shares() -> Iterator[Tensor]:
+        for rows, share in own:
+            ahead.append(rows)
+            yield share
+
+    loader = data_loader(pixels, shares(), job.settings.workers, pin=job.device.type == "cuda")
+    for decoded, bad in read_batches(loader):
+        yield ahead.popleft(), decoded, bad
+
+
+class Unreadable:
+    """Lists the images that a training could not read in the run's folder, and says when they have become too many.
+
+    Every process of a run adds to the same list.
+    """
+
+    def __init__(self, folder: Path, images: Images) -> None:
+        self._folder = folder
+        self._pixels: Any = getattr(images.pixels, "source", images.pixels)
+        self._listed: set[str] | None = None
+
+    def add(self, bad: dict[int, str]) -> InputError | None:
+        """Add row -> why, as `DecodedPixels.read` gives it; an error if they have become too many."""
+        listed = self._listed = listed_names(self._folder) if self._listed is None else self._listed
+        self._pixels.bad.update(bad)
+        items = [LeftOut(self._pixels.name_of(row), reason) for row, reason in bad.items()]
+        new = [item for item in items if item.where not in listed]
+        path = self._folder / LEFT_OUT
+        if new:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(left_out_text(new))
+        if new and not listed:
+            checks.warn(f"{new[0].where} cannot be read: {new[0].reason}; {path} lists it and any others")
+        listed.update(item.where for item in new)
+        try:
+            self._pixels.refuse_many()
+        except InputError as error:
+            return error
+        return None
+
+
+def note_test(folder: Path, images: Images | None) -> None:
+    """Add the images of a test that could not be read to the run's list."""
+    if images is not None and (bad := getattr(getattr(images.pixels, "source", images.pixels), "bad", {})):
+        Unreadable(folder, images).add(dict(bad))
+
+
+def listed_names(folder: Path) -> set[str]:
+    """The images that the run's list names."""
+    path = folder / LEFT_OUT
+    return {json.loads(line)["where"] for line in path.read_text("utf-8").splitlines()} if path.is_file() else set()
