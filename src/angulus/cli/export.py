@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -65,13 +65,13 @@ def export(
     if flip is not None:
         loaded = loaded.with_flip(flip)
     listed = read_list(pairs, form) if pairs else None
-    options = {"images": images, "pairs": listed, "draws": draws}
+    options: dict[str, Any] = {"images": images, "pairs": listed, "draws": draws}
     with stages(Console(stderr=True)) as on_stage:
         if check:
             parity, precision = export_check.check(loaded, onnx, **options, on_stage=on_stage)
         else:
-            about = {"precision": precision, "ranges": ranges, "classes": classes}
-            parity = write(loaded, onnx, **options, **about, on_stage=on_stage)
+            options |= {"precision": precision, "ranges": ranges, "classes": classes}
+            parity = write(loaded, onnx, **options, on_stage=on_stage)
     size = onnx.stat().st_size
     kind = precision or "of a precision that it does not state"
     say(f"{onnx}: {kind}, {size / 2**20:.1f} MiB, of {describe_model(loaded.name)}")
