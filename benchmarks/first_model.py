@@ -81,7 +81,8 @@ def take(step: str, command: str, folder: Path) -> Line:
     if result.returncode:
         raise InputError(f"{' '.join(words)} gave: {result.stderr[-2000:]}{result.stdout[-2000:]}")
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return {"step": step, "command": command, "seconds": seconds, "cpu_seconds": cpu}
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # programs that want a core, ours among them
+    return {"step": step, "command": command, "seconds": seconds, "cpu_seconds": cpu, "load": load}
 
 
 def main(arguments: list[str] | None = None) -> None:

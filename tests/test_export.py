@@ -324,6 +324,18 @@ def test_rounding_is_measured_against_float64(folder: Path) -> None:
     assert 1e-8 < expected < 1e-6
 
 
+def test_openvino_reads_the_file_and_gives_pytorchs_features(folder: Path) -> None:
+    """As docs/export.md shows it, for any batch."""
+    openvino = pytest.importorskip("openvino")
+    hint = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(str(folder / "m.onnx"), "CPU", hint)
+    for count in (1, 7):
+        own = angulus.load(folder / "model").embed(torch.from_numpy(pixels(count))).numpy()
+        found = compiled({"pixels": pixels(count)})
+        parity = compare_features(own, found["features"], found["norms"])
+        assert parity.feature_error < 1e-5 and parity.norm_error < 1e-5
+
+
 def test_what_cannot_be_exported_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, out = angulus.load(folder / "model"), tmp_path / "x.onnx"
     pairs = read_pairs(folder / "pairs.txt")
