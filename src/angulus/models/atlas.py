@@ -48,12 +48,12 @@ def write(embeddings: Path, source: Path, out: Path) -> int:
     def table(part: list[tuple[int, bytes]]) -> Any:
         rows = [number for number, _ in part]
         values = {name: arrow.array(value[rows].tolist()) for name, value in columns.items() if value is not None}
-        vectors = arrow.array(np.ascontiguousarray(found.vectors[rows], np.float32).ravel())
-        values["embeddings"] = arrow.FixedSizeListArray.from_arrays(vectors, size)
         kind = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
         names = found.ids[rows].tolist()
         images = [{"bytes": image, "path": name} for name, (_, image) in zip(names, part, strict=True)]
         values["image"] = arrow.array(images, kind)
+        vectors = arrow.array(np.ascontiguousarray(found.vectors[rows], np.float32).ravel())
+        values["embeddings"] = arrow.FixedSizeListArray.from_arrays(vectors, size)  # last: tables show it in full
         return arrow.table(values)
 
     def fill(file: Any) -> None:
