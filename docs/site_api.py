@@ -53,6 +53,7 @@ def groups() -> dict[str, Group]:
             (
                 "angulus.Embedder",
                 "angulus.models.onnx_model.load",
+                "angulus.models.export_check.check",
                 "angulus.load",
                 "angulus.Model",
                 "angulus.models.hub.HubModel",

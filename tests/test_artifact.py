@@ -75,6 +75,32 @@ def test_images_of_another_size_are_refused(folder: Path) -> None:
         angulus.load(folder).embed(torch.zeros(2, 1, 8, 8))
 
 
+class _Strange(torch.nn.Module):
+    """A network of a user's own that returns more than features."""
+
+    def __init__(self, kind: str = "features") -> None:
+        super().__init__()
+        self.layer, self.kind = torch.nn.Linear(3 * 4 * 4, 5), kind
+
+    def forward(self, images: torch.Tensor) -> object:
+        y = self.layer(images.flatten(1))
+        maps = y[:, :, None, None]
+        return {"features": y, "tuple": (y, y), "dict": {"features": y}, r"\[2, 5, 1, 1\]": maps}[self.kind]
+
+
+@pytest.mark.parametrize("kind", ["features", "tuple", "dict", r"\[2, 5, 1, 1\]"])
+def test_a_network_that_returns_anything_but_features_is_refused(tmp_path: Path, kind: str) -> None:
+    config = Config("module:Strange", 3, (4, 4), 5, contract=Contract(size=(4, 4), flip="sum"))
+    artifact.save(config, _Strange(), tmp_path / "model")
+    model = angulus.load(tmp_path / "model", backbone=_Strange(kind))
+    images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    if kind == "features":
+        assert model.embed(images).shape == (2, 5)
+        return
+    with pytest.raises(InputError, match=rf"must return a tensor of features \[2, 5\] for 2 image.*; got {kind}; wrap"):
+        model.embed(images)
+
+
 def test_tampered_weights_are_refused(folder: Path) -> None:
     path = folder / "model.safetensors"
     whole = bytearray(path.read_bytes())

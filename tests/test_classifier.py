@@ -197,15 +197,16 @@ def test_onnx_gives_pytorchs_probabilities(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     from angulus.models import export as exporting
+    from angulus.models import export_check
 
     config = replace(CONFIG, contract=replace(CONFIG.contract, flip="sum"))
     save(tmp_path / "model", losses.arcface(), config)
     model = angulus.load(tmp_path / "model")
     parity = exporting.export(model, tmp_path / "m.onnx")
     assert parity.probability_error is not None and parity.probability_error < 1e-4  # s = 64 amplifies
-    found = exporting.predict(tmp_path / "m.onnx", pixels(70).numpy())
+    found = export_check.predict(tmp_path / "m.onnx", pixels(70).numpy())
     np.testing.assert_allclose(found, model.predict(pixels(70)).probabilities.numpy(), atol=1e-4)
-    features, _ = exporting.run(tmp_path / "m.onnx", pixels().numpy())
+    features, _ = export_check.run(tmp_path / "m.onnx", pixels().numpy())
     np.testing.assert_allclose(features, model.embed(pixels()).numpy(), rtol=1e-4, atol=1e-5)
     assert exporting.export(model, tmp_path / "n.onnx", classes=False).probability_error is None
     artifact.save(CONFIG, CONFIG.build(), tmp_path / "model")

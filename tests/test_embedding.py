@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pyarrow import parquet
 from typer.testing import CliRunner
 
 import angulus
@@ -26,7 +27,7 @@ from angulus.cli.main import app
 from angulus.core.contract import Contract
 from angulus.core.embeddings import Embeddings
 from angulus.data.records import Row, write_records
-from angulus.models import artifact, embed
+from angulus.models import artifact, atlas, embed
 from angulus.models.artifact import Config
 from data.pictures import BAD, every_kind
 
@@ -84,6 +85,34 @@ def test_the_command_embeds_a_zip_without_flip(model: Path, tmp_path: Path) -> N
     loaded = angulus.load(model)
     expected = loaded.backbone(loaded.config.contract(torch.from_numpy(images).permute(0, 3, 1, 2))).detach().numpy()
     np.testing.assert_allclose(Embeddings.read(out).vectors, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_a_map_holds_each_image_with_its_own_feature(model: Path, tmp_path: Path) -> None:
+    images = pixels(5)
+    (tmp_path / "photos" / "bob").mkdir(parents=True)
+    for number, image in enumerate(images):
+        kind = "tiff" if number == 3 else "png"  # browsers show no TIFF
+        Image.fromarray(image).save(tmp_path / "photos" / "bob" / f"{number}.{kind}")
+    (tmp_path / "photos" / "bob" / "9.png").write_bytes(b"no image")
+    line = ["embed", str(model), str(tmp_path / "photos"), str(tmp_path / "e.npz"), "--on-error", "skip"]
+    found = CliRunner().invoke(app, [*line, "--atlas", str(tmp_path / "map.parquet")])
+    assert found.exit_code == 0 and "embedding-atlas" in found.output, found.output
+    written = Embeddings.read(tmp_path / "e.npz")
+    table = parquet.read_table(tmp_path / "map.parquet").to_pylist()
+    assert [row["ids"] for row in table] == written.ids.tolist() and len(table) == 5
+    for row, vector in zip(table, written.vectors, strict=True):
+        np.testing.assert_array_equal(np.float32(row["embeddings"]), vector)
+        assert row["labels"] == "bob" and row["norms"] == pytest.approx(np.linalg.norm(vector.astype(float)))
+        shown = Image.open(io.BytesIO(row["image"]["bytes"]))
+        assert shown.format == "PNG"
+        np.testing.assert_array_equal(np.asarray(shown), images[int(row["ids"].removeprefix("bob/")[0])])
+    (tmp_path / "photos" / "bob" / "0.png").unlink()
+    with pytest.raises(InputError, match=r"must hold the 5 images of .*; it holds 4 of them; embed it again"):
+        atlas.write(tmp_path / "e.npz", tmp_path / "photos", tmp_path / "other.parquet")
+    assert not (tmp_path / "other.parquet").exists()
+    for place, said in (("map.csv", "ends in .parquet"), ("photos/map.parquet", "must not lie in the source")):
+        found = CliRunner().invoke(app, [*line, "--atlas", str(tmp_path / place)])
+        assert isinstance(found.exception, InputError) and said in str(found.exception)
 
 
 def test_every_kind_of_image_is_embedded_and_what_is_none_is_named(model: Path, tmp_path: Path) -> None:

@@ -23,10 +23,11 @@ from angulus.core.contract import Contract
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList, read_pairs
 from angulus.evaluation.protocols.calibration import Calibration, Rate
-from angulus.models import artifact, onnx_model
+from angulus.models import artifact, export_check, onnx_model
 from angulus.models import export as exporting
 from angulus.models.artifact import Config
-from angulus.models.export import export, run
+from angulus.models.export import export
+from angulus.models.export_check import run
 from angulus.models.inputs import draw_pixels
 from angulus.models.parity import Parity, compare_features, compare_on_pairs
 
@@ -174,6 +175,61 @@ def test_the_calibrated_threshold_decides_where_there_is_one(folder: Path, tmp_p
     assert other is not None and not other.decisions.calibrated  # it is for another flip rule
 
 
+def test_a_file_that_is_there_is_checked_and_not_written(folder: Path, tmp_path: Path) -> None:
+    """A file that a tool has changed: its errors and decisions are those of a slow loop over its own features."""
+    proto = onnx.load(folder / "m.onnx")
+    largest = max(proto.graph.initializer, key=lambda each: len(each.raw_data) if each.data_type == 1 else 0)
+    noise = np.random.default_rng(0).normal(0, 0.05, largest.dims).astype(np.float32)
+    largest.raw_data = (onnx.numpy_helper.to_array(largest) + noise).tobytes()
+    onnx.save(proto, tmp_path / "changed.onnx")
+    before = (tmp_path / "changed.onnx").read_bytes()
+    line = ["export", str(folder / "model"), "--onnx", str(tmp_path / "changed.onnx"), "--check", "--draws", "0"]
+    line += [
+        "--images",
+        str(folder / "images"),
+        "--pairs",
+        str(folder / "pairs.txt"),
+        "--json",
+        str(tmp_path / "c.json"),
+    ]
+    found = CliRunner().invoke(cli, line)
+    assert found.exit_code == 0, (found.output, found.exception)
+    assert (tmp_path / "changed.onnx").read_bytes() == before
+    said = json.loads((tmp_path / "c.json").read_text())
+    images = np.stack([np.asarray(Image.open(folder / "images" / f"{n}.png")) for n in range(8)]).transpose(0, 3, 1, 2)
+    own = angulus.load(folder / "model").embed(torch.from_numpy(images.copy())).numpy().astype(float)
+    other = run(tmp_path / "changed.onnx", images)[0].astype(float)
+    limit, errors, changed = said["pairs"]["decisions"]["threshold"], [], 0
+    for a in range(8):
+        for b in range(a):
+            x, y = (f[a] @ f[b] / np.linalg.norm(f[a]) / np.linalg.norm(f[b]) for f in (own, other))
+            errors.append(abs(x - y))
+            changed += bool(x >= limit - 1e-9) != bool(y >= limit - 1e-9)
+    assert said["pairs"]["score_error"] == pytest.approx(max(errors), rel=1e-5) and max(errors) > 1e-4
+    assert said["pairs"]["decisions"]["genuine"] + said["pairs"]["decisions"]["impostors"] == changed
+    assert (
+        f"largest difference of a score {max(errors):.1e}" in found.output and "changed.onnx: float32" in found.output
+    )
+
+
+def test_check_refuses_what_is_not_a_file_of_this_model(folder: Path, tmp_path: Path) -> None:
+    model = angulus.load(folder / "model")
+    for other in (model.with_flip("none"), angulus.load(folder / "unit")):
+        with pytest.raises(InputError, match=r"m\.onnx must be of the model .*; it is of .* flip sum; give that model"):
+            export_check.check(other, folder / "m.onnx")
+    proto = onnx.load(folder / "m.onnx")
+    proto.graph.output[1].name = proto.graph.node[-1].output[0] = "lengths"
+    onnx.save(proto, tmp_path / "other.onnx")
+    with pytest.raises(InputError, match=r"must take 'pixels' and give features and norms.* gives features, lengths"):
+        export_check.check(model, tmp_path / "other.onnx")
+    for options, said in ((["--precision", "int8"], "--precision is for writing"), (["--classes"], "--classes is for")):
+        line = [str(folder / "model"), "--onnx", str(folder / "m.onnx"), "--check", *options]
+        found = CliRunner().invoke(app, line)
+        assert isinstance(found.exception, InputError) and said in str(found.exception)
+    with pytest.raises(InputError, match=r"none\.onnx must be an \.onnx file; there is no such file"):
+        export_check.check(model, tmp_path / "none.onnx")
+
+
 def test_float16_and_unit_features(folder: Path) -> None:
     model = angulus.load(folder / "unit")
     found = angulus.Embedder(model).export(folder / "h.onnx", precision="float16")
@@ -253,7 +309,7 @@ def test_a_file_that_is_not_the_model_is_not_written(folder: Path, monkeypatch: 
     with pytest.raises(InputError, match=r"must give PyTorch's features within 1e-05; got .* itself rounds by \d"):
         export(other, folder / "other.onnx")
     assert not (folder / "other.onnx").exists()
-    monkeypatch.setattr(exporting, "_rounding", lambda model, pixels, own: 0.01)
+    monkeypatch.setattr(export_check, "_rounding", lambda model, pixels, own: 0.01)
     assert export(other, folder / "other.onnx").rounding == 0.01
 
 
@@ -264,8 +320,20 @@ def test_rounding_is_measured_against_float64(folder: Path) -> None:
     images = (torch.from_numpy(pixels(3)).double().flip(1) - 100) / 50  # BGR
     exact = (wide(images) + wide(images.flip(-1))).detach().numpy()
     expected = (np.linalg.norm(own - exact, axis=1) / np.linalg.norm(exact, axis=1)).max()
-    assert exporting._rounding(model, pixels(3), own) == pytest.approx(expected, rel=0.3)
+    assert export_check._rounding(model, pixels(3), own) == pytest.approx(expected, rel=0.3)
     assert 1e-8 < expected < 1e-6
+
+
+def test_openvino_reads_the_file_and_gives_pytorchs_features(folder: Path) -> None:
+    """As docs/export.md shows it, for any batch."""
+    openvino = pytest.importorskip("openvino")
+    hint = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(str(folder / "m.onnx"), "CPU", hint)
+    for count in (1, 7):
+        own = angulus.load(folder / "model").embed(torch.from_numpy(pixels(count))).numpy()
+        found = compiled({"pixels": pixels(count)})
+        parity = compare_features(own, found["features"], found["norms"])
+        assert parity.feature_error < 1e-5 and parity.norm_error < 1e-5
 
 
 def test_what_cannot_be_exported_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from angulus.cli.engine import TimeoutS
-from angulus.cli.output import parse_size, say
+from angulus.cli.output import parse_size, refuse_unwritable, say
 from angulus.core import checks, wording
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ def embed(
             help="Images that cannot be embedded: stop (name them, after all others) or skip (leave them out).",
         ),
     ] = "stop",
+    atlas: Annotated[
+        Path | None,
+        typer.Option(help="Also write a .parquet file with the images, to look at in Apple's Embedding Atlas."),
+    ] = None,
     onnx: Annotated[
         Path | None,
         typer.Option(help="An ONNX model in place of MODEL.", rich_help_panel=_ONNX, show_default=False),
@@ -109,7 +113,10 @@ def embed(
         if out is not None:
             raise checks.InputError("with --onnx, angulus embed takes SOURCE OUT; leave out the model folder")
         path, images, target = onnx, model, source
-    _run(path, images, target, settings if onnx else None, batch, flip, device, precision, on_error, timeout_s)
+    refuse_unwritable("--atlas", atlas, ".parquet")
+    if atlas is not None and atlas.resolve() == target.resolve():
+        raise checks.InputError(f"--atlas must name another file than the embeddings; got {atlas} for both")
+    _run(path, images, target, settings if onnx else None, batch, flip, device, precision, on_error, timeout_s, atlas)
 
 
 def _run(
@@ -123,12 +130,15 @@ def _run(
     precision: str,
     on_error: str,
     timeout_s: float,
+    atlas: Path | None,
 ) -> None:
     """Embed with a model folder, or, with settings, an ONNX file."""
     from angulus.distributed import launch
     from angulus.experiments import build
     from angulus.models import embed
 
+    if atlas is not None:
+        embed.refuse_within(source, atlas)
     console = Console(stderr=True)
     try:
         with (
@@ -154,8 +164,15 @@ def _run(
     except KeyboardInterrupt:
         console.print(f"stopped; progress is saved in {out}.parts: run the same command again to resume", markup=False)
         raise typer.Exit(130) from None
-    if ranks.rank == 0:
-        say(f"{out}: {count:,} embeddings")
+    if ranks.rank > 0:
+        return
+    say(f"{out}: {count:,} embeddings")
+    if atlas is not None:
+        from angulus.models import atlas as with_images
+
+        with console.status("writing the images ..."):
+            with_images.write(out, source, atlas)
+        say(f"{atlas}: with the images; look at them with: embedding-atlas {atlas} --vector embeddings --image image")
 
 
 def _onnx_model(path: Path, settings: dict[str, Any], precision: str) -> Any:

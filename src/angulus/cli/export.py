@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -40,40 +40,49 @@ def export(
             show_default=False,
         ),
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare a file that is there already, and write none.")
+    ] = False,
     draws: Draws = 1000,
     json: JsonFile = None,
 ) -> None:
     """Write an ONNX file from bytes of pixels to features, norms and class probabilities; compare it with PyTorch."""
     from angulus.cli.pair_lists import read_list
     from angulus.cli.progress import stages
+    from angulus.core import checks
     from angulus.core.contract import describe_model
-    from angulus.models import artifact
+    from angulus.models import artifact, export_check
     from angulus.models.export import export as write
 
-    refuse_unwritable("--onnx", onnx, ".onnx")
+    given = {"--precision": precision != "float32", "--ranges": ranges is not None, "--classes": classes is not None}
+    if check and any(given.values()):
+        name = next(name for name, is_given in given.items() if is_given)
+        raise checks.InputError(f"{name} is for writing a file, and --check compares one that is there; leave it out")
+    if not check:
+        refuse_unwritable("--onnx", onnx, ".onnx")
     refuse_unwritable("--json", json)
     loaded = artifact.load(model)
     if flip is not None:
         loaded = loaded.with_flip(flip)
     listed = read_list(pairs, form) if pairs else None
+    options: dict[str, Any] = {"images": images, "pairs": listed, "draws": draws}
     with stages(Console(stderr=True)) as on_stage:
-        parity = write(
-            loaded,
-            onnx,
-            precision=precision,
-            images=images,
-            ranges=ranges,
-            pairs=listed,
-            draws=draws,
-            classes=classes,
-            on_stage=on_stage,
-        )
+        if check:
+            parity, precision = export_check.check(loaded, onnx, **options, on_stage=on_stage)
+        else:
+            options |= {"precision": precision, "ranges": ranges, "classes": classes}
+            parity = write(loaded, onnx, **options, on_stage=on_stage)
     size = onnx.stat().st_size
-    say(f"{onnx}: {precision}, {size / 2**20:.1f} MiB, of {describe_model(loaded.name)}")
+    kind = precision or "of a precision that it does not state"
+    say(f"{onnx}: {kind}, {size / 2**20:.1f} MiB, of {describe_model(loaded.name)}")
     _show(parity, "images" if images else "generated images, which say less than real ones; give --images")
     if parity.pairs is not None:
-        _show_pairs(parity.pairs, f"ONNX {precision}")
-    if precision == "int8" and (ranges is None or (images is not None and ranges.resolve() == images.resolve())):
+        _show_pairs(parity.pairs, f"ONNX {precision}".strip())
+    if (
+        precision == "int8"
+        and not check
+        and (ranges is None or (images is not None and ranges.resolve() == images.resolve()))
+    ):
         say("  the ranges of layers were measured on these very images, which flatters; give others with --ranges")
     if json is not None:
         import torch
@@ -112,6 +121,7 @@ def _show_pairs(pairs: OnPairs, name: str) -> None:
         f"{decided.genuine + decided.impostors:,} of {counts['pairs']:,} decisions changed, {decided.genuine:,} of "
         f"genuine and {decided.impostors:,} of impostor pairs, at the threshold {decided.threshold:.4f} ({kind})"
     )
+    say(f"largest difference of a score {pairs.score_error:.1e}")
     if pairs.difference is not None:
         say(f"in brackets: {pairs.own.choices['intervals']}")
     for note in pairs.own.notes:

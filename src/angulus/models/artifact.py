@@ -173,7 +173,13 @@ class Model(nn.Module):
         if images.ndim == 4 and images.device.type == "cpu":
             images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            return self.backbone(images)  # type: ignore[no-any-return]
+            features = self.backbone(images)
+        size = self.config.embedding_size
+        if not isinstance(features, Tensor) or features.shape != (len(images), size):
+            got = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            rule = f"the backbone must return a tensor of features [{len(images)}, {size}] for {len(images)} image(s)"
+            raise InputError(f"{rule}; got {got}; wrap a network of your own in one that returns only those")
+        return features
 
     def predict(self, pixels: Tensor) -> Prediction:
         """(the names of the likeliest classes, the probabilities [B, C]) of images as `embed` takes them.

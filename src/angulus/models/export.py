@@ -13,9 +13,8 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,33 +25,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from angulus.backbones.layers import UnitFeatures
-from angulus.core import checks, extras, files, formats
+from angulus.core import checks, extras, files
 from angulus.core.checks import InputError
-from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList
-from angulus.evaluation.metrics.intervals import MOST_DRAWS
-from angulus.models.artifact import Config, Model
-from angulus.models.inputs import draw_pixels, read_pixels, row_labels
-from angulus.models.parity import Parity, compare_features, compare_on_pairs
+from angulus.models.artifact import Model
+from angulus.models.export_check import INPUT, OUTPUTS, PROBABILITIES, batches, compare, read, refer, refuse_pairs
+from angulus.models.parity import Parity
 
-INPUT, OUTPUTS, PROBABILITIES = "pixels", ("features", "norms"), "probabilities"
 PRECISIONS = ("float32", "float16", "int8")
 OPSET = 18
-TOLERANCE = 1e-5  # of float32
-GENERATED = 32  # images to compare on if the caller has none
 MOST_RANGES = 1000  # images that the ranges of layers are measured on
-
-_BATCH = 64
-_ROUNDINGS = 10  # times float32's own rounding: both sides round, in different orders
-
-
-@dataclass(frozen=True, eq=False)
-class _Images:
-    """N images as the model takes them: ids [N], uint8 [N, channels, height, width], identities [N] ("": unknown)."""
-
-    ids: NDArray[np.str_]
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.str_] | None = None
 
 
 def export(
@@ -92,66 +74,26 @@ def export(
             absent, or a float32 file that differs by more than 1e-5 and more than rounding explains; nothing is written
             then.
     """
-    _refuse_early(out, precision, images, ranges, pairs)
-    checks.integer("draws", draws, low=0, high=MOST_DRAWS, hint="0 gives no intervals")
+    _refuse_early(out, precision, images, ranges)
+    refuse_pairs(images, pairs, draws)
     if classes:
         model.need_classes()
     classes = bool(model.classes) if classes is None else classes
-    on_stage("reading images")
-    given = _generated(model.config, seed) if images is None else _read(images, model.config)
-    on_stage(f"PyTorch's features of {len(given.ids):,} images")
-    own = _in_batches(model.embed, given.pixels)
-    if pairs is not None:
-        _embeddings(given, own, str(images)).rows(pairs.ids, pairs.source)  # refused before the long part
+    given = refer(model, images, pairs, seed, on_stage)
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / "model.onnx"
         on_stage("writing the graph")
         _write(model, draft, precision, classes)
         if precision == "int8":
-            fitted = given if ranges is None else _read(ranges, model.config, MOST_RANGES, seed)
-            on_stage(f"measuring the ranges of layers on {len(fitted.ids):,} images")
-            draft = _quantized(draft, fitted.pixels)
-        on_stage(f"ONNX Runtime's features of {len(given.ids):,} images")
-        features, norms, *others = _outputs(draft, given.pixels, (*OUTPUTS, *([PROBABILITIES] if classes else [])))
-        parity = compare_features(own, features, norms)
-        if classes:
-            error = _probability_error(model, given.pixels, others[0], precision)
-            parity = dataclasses.replace(parity, probability_error=error)
-        if precision == "float32" and not max(parity.feature_error, parity.norm_error) <= TOLERANCE:
-            parity = dataclasses.replace(parity, rounding=_rounding(model, given.pixels, own))
-            _check(parity, model.config.backbone)
-        if pairs is not None:
-            on_stage(f"measuring {len(pairs):,} pairs")
-            both = _embeddings(given, own, str(images)), _embeddings(given, features, "the exported model")
-            calibrated = model.calibration if model.calibration and model.calibration.model == model.name else None
-            threshold = None if calibrated is None else calibrated.threshold.value
-            parity = dataclasses.replace(parity, pairs=compare_on_pairs(*both, pairs, threshold=threshold, draws=draws))
+            fitted = given.pixels if ranges is None else read(ranges, model.config, MOST_RANGES, seed)[1]
+            on_stage(f"measuring the ranges of layers on {len(fitted):,} images")
+            draft = _quantized(draft, fitted)
+        strict = precision == "float32"
+        parity = compare(model, draft, given, pairs, draws, on_stage, classes=classes, strict=strict)
         content = draft.read_bytes()
     files.make_folder(out.parent)
     files.write_atomically(out, lambda file: file.write(content))
     return parity
-
-
-def run(path: Path, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Features [N, d] and norms [N] that the file computes for images uint8 [N, channels, height, width]."""
-    features, norms = _outputs(path, pixels, OUTPUTS)
-    return features, norms
-
-
-def predict(path: Path, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Probabilities [N, C] that the file computes for images uint8 [N, channels, height, width]."""
-    return _outputs(path, pixels, (PROBABILITIES,))[0]
-
-
-def _outputs(path: Path, pixels: NDArray[np.uint8], names: Sequence[str]) -> list[NDArray[np.float32]]:
-    runtime = _library("onnxruntime")
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    parts = [session.run(list(names), {INPUT: batch}) for batch in _batches(pixels)]
-    return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
-
-
-def _in_batches(function: Callable[[Tensor], Tensor], pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return torch.cat([function(torch.from_numpy(batch)) for batch in _batches(pixels)]).cpu().numpy()
 
 
 class _Graph(nn.Module):
@@ -246,7 +188,7 @@ class _Reader:
     """Passes images to the library that measures the ranges of layers."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
-        self.parts = _batches(pixels)
+        self.parts = batches(pixels)
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         part = next(self.parts, None)
@@ -270,87 +212,18 @@ def _quantized(path: Path, pixels: NDArray[np.uint8]) -> Path:
     return out
 
 
-def _rounding(model: Model, pixels: NDArray[np.uint8], own: NDArray[np.float32]) -> float:
-    """The largest ‖x − x64‖ / ‖x64‖ of PyTorch's features in float32."""
-    wide = copy.deepcopy(model.backbone).cpu().double()
-    with torch.no_grad():
-        rows = torch.split(torch.from_numpy(pixels), 1)
-        exact = [model.preprocessing.features(lambda images: wide(images.double()), row) for row in rows]
-    return compare_features(torch.cat(exact).numpy(), own, np.linalg.norm(own, axis=1)).feature_error
-
-
-def _check(parity: Parity, backbone: str) -> None:
-    """Refuse a float32 file that is further off than rounding explains."""
-    worst = max(parity.feature_error, parity.norm_error)
-    if parity.rounding is None or not worst <= _ROUNDINGS * parity.rounding:
-        rule = f"the exported model must give PyTorch's features within {TOLERANCE:g}"
-        got = f"{worst:.2g}, where float32 itself rounds by {parity.rounding or 0:.2g}"
-        raise InputError(f"{rule}; got {got}; the backbone {backbone!r} holds what does not export")
-
-
-def _probability_error(model: Model, pixels: NDArray[np.uint8], found: NDArray[np.float32], precision: str) -> float:
-    """The largest difference from PyTorch's probabilities; a float32 file further off than its logits round is refused.
-
-    A probability moves by at most half of what the logits move by, and those are as exact as features: relatively.
-    """
-    logits = torch.from_numpy(_in_batches(model.logits, pixels))
-    error = float(np.abs(torch.softmax(logits, dim=1).numpy() - found).max())
-    most = _ROUNDINGS * TOLERANCE * (1 + float(logits.abs().max()))
-    if precision == "float32" and not error <= most:
-        raise checks.InputError(
-            f"the exported model must give PyTorch's probabilities within {most:.2g}; got {error:.2g}; export it "
-            "without classes"
-        )
-    return error
-
-
-def _refuse_early(out: Path, precision: str, images: Path | None, ranges: Path | None, pairs: PairList | None) -> None:
+def _refuse_early(out: Path, precision: str, images: Path | None, ranges: Path | None) -> None:
     """Refuse wrong arguments before any work."""
     checks.choice("precision", precision, PRECISIONS)
     if out.suffix != ".onnx":
         raise InputError(f"the model must be written to a file that ends in .onnx; got {out}")
     if ranges is not None and precision != "int8":
         raise InputError(f"ranges of layers apply only to precision int8; got {precision}; leave --ranges out")
-    if images is None and pairs is not None:
-        raise InputError("a list of pairs needs images; give them with --images")
-    if pairs is not None and (pairs.same.all() or not pairs.same.any()):
-        kind = "genuine" if pairs.same.all() else "impostor"
-        rule = f"{pairs.source} must hold genuine and impostor pairs"
-        raise InputError(f"{rule}; got {len(pairs)} {kind} ones only; add others")
     if images is None and ranges is None and precision == "int8":
         fault = "precision int8, which measures the range of every layer, needs images"
         raise InputError(f"{fault}; give some like those that the model will see with --ranges, or --images")
     for name in ("onnx", "onnxscript", "onnxruntime"):
         _library(name)
-
-
-def _read(source: Path, config: Config, most: int | None = None, seed: int = 0) -> _Images:
-    """All images of a source, or at most `most` of them, drawn."""
-    images = draw_pixels(source, config, most, seed) if most else list(read_pixels(source, config))
-    if not images:
-        raise InputError(f"{source} holds no image to measure on")
-    rows = [row for row, _ in images]
-    pixels = np.stack([pixels.numpy() for _, pixels in images])
-    return _Images(formats.text_array([row.id for row in rows]), pixels, row_labels(rows))
-
-
-def _embeddings(given: _Images, features: NDArray[np.float32], source: str) -> Embeddings:
-    return Embeddings(features, given.ids, labels=given.labels, source=source)
-
-
-def _generated(config: Config, seed: int) -> _Images:
-    """Smooth patterns with noise: a network hardly tells images of pure noise apart."""
-    rng = np.random.default_rng(seed)
-    axes = len(config.image_size)
-    coarse = rng.integers(0, 256, (GENERATED, config.in_channels, *(4,) * axes)).astype(np.float32)
-    mode = "bilinear" if axes == 2 else "trilinear"
-    smooth = nn.functional.interpolate(torch.from_numpy(coarse), config.image_size, mode=mode).numpy()
-    noisy = smooth + rng.normal(0, 16, smooth.shape)
-    return _Images(np.arange(GENERATED).astype(np.str_), np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
-
-
-def _batches(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    return (pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH))
 
 
 def _library(name: str) -> Any:

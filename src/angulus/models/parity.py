@@ -38,13 +38,14 @@ class OnPairs:
     other: Result
     difference: Result | None  # other − own, with intervals over the same resamples; None without resamples
     decisions: Decisions  # how many changed
+    score_error: float  # the largest |s − s'| of a pair, s its cosine
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the samples."""
         results = {"PyTorch": self.own, "exported": self.other, "difference": self.difference}
         values = {name: _values(result) for name, result in results.items() if result is not None}
         about = {"counts": dict(self.own.counts), "choices": dict(self.own.choices), "notes": list(self.own.notes)}
-        return {**values, "decisions": asdict(self.decisions), **about}
+        return {**values, "decisions": asdict(self.decisions), "score_error": self.score_error, **about}
 
 
 def _values(result: Result) -> dict[str, Any]:
@@ -111,4 +112,4 @@ def compare_on_pairs(
     genuine = int((changed & pairs.same).sum())
     decisions = Decisions(float(limit), threshold is not None, genuine, int(changed.sum()) - genuine)
     difference = compare_results(before, after, draws=draws) if draws else None
-    return OnPairs(before, after, difference, decisions)
+    return OnPairs(before, after, difference, decisions, float(np.abs(scores - others).max()))

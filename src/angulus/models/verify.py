@@ -114,7 +114,7 @@ def _limit(model: Model, threshold: float | None) -> float:
 
 def _compare(model: Model, pixels: list[torch.Tensor], first: Path, second: Path) -> tuple[float, tuple[float, float]]:
     """The cosine, in float64, and both norms."""
-    features = torch.cat([model.embed(image[None]) for image in pixels]).cpu().numpy().astype(np.float64)
+    features = model.embed(torch.stack(pixels)).cpu().numpy().astype(np.float64)
     norms = np.linalg.norm(features, axis=1)
     for path, norm in zip((first, second), norms, strict=True):
         if not 0 < norm < np.inf:
