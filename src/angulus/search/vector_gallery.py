@@ -280,7 +280,8 @@ def _check_same(asked: About, existing: About, source: str, where: str) -> None:
         stored, given = split_model_name(existing.model), split_model_name(asked.model)
         way = "embed the images with the gallery's model (angulus info MODEL shows a folder's fingerprint)"
         if stored and given and stored[0] == given[0]:
-            way = f"embed the images with angulus embed --flip {stored[1]}"
+            cut = "" if stored.dimensions is None else f" --dimensions {stored.dimensions}"
+            way = f"embed the images with angulus embed --flip {stored.flip}{cut}"
         fault = f"{where} holds vectors of {describe_model(existing.model)}"
         got = describe_model(asked.model)
         raise InputError(f"{fault}; {source} has those of {got}; {way}, or make another gallery")
