@@ -128,7 +128,10 @@ class Gallery:
         return len(asked)
 
     def index(self, kind: str) -> None:
-        """Build the index for approximate queries: "ivf-pq" or "hnsw", as the store supports."""
+        """Build the index for approximate queries: "ivf-pq", "hnsw", "int8" or "binary", as the store supports.
+
+        "int8" and "binary" hold a byte or a bit per number in memory. The scores of matches are always exact cosines.
+        """
         self.about()
         with self.store.writing():
             self.store.index(kind)
