@@ -11,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 import angulus
+import tiny
 from angulus import InputError, losses
 from angulus.cli.main import app
 from angulus.core.contract import Contract
@@ -19,6 +20,7 @@ from angulus.data.records import Row, write_records
 from angulus.models import artifact
 from angulus.models.artifact import Config
 from angulus.models.classifier import Classifier
+from angulus.training.state import load_checkpoint
 from test_embedding import pixels, png
 
 CONFIG = Config(
@@ -103,3 +105,34 @@ def test_sizes_that_were_not_trained_are_warned_of_and_wrong_ones_refused(folder
     assert "dimensions must be a whole number" in embed(folder, "none.npz", "--dimensions", "7")
     arguments = ["embed", "--onnx", "m.onnx", str(folder / "records"), str(folder / "o.npz"), "--dimensions", "2"]
     assert "angulus export --dimensions" in str(CliRunner().invoke(app, arguments).exception)
+
+
+def test_a_run_states_its_accuracy_by_dimension(tmp_path: Path) -> None:
+    from angulus.experiments.run import run
+    from angulus.report import sections
+    from angulus.report.content import read_content
+
+    results = run(tiny.validated("objective.nested=[2]"), tmp_path / "run", splits=tiny.splits())
+    with np.load(tmp_path / "run" / "test.npz") as test:
+        features, labels = test["features"], test["labels"]
+    weight = load_checkpoint(tmp_path / "run" / "checkpoint.pt")["head"]["weight"].numpy()
+    expected = []
+    for size in (2, 4):
+        units = [part[:, :size] / np.linalg.norm(part[:, :size], axis=1, keepdims=True) for part in (features, weight)]
+        accuracy = np.mean((units[0] @ units[1].T).argmax(axis=1) == labels)
+        expected.append({"dimensions": size, "accuracy": pytest.approx(accuracy)})
+    assert results["by_dimension"] == expected
+    assert artifact.load(tmp_path / "run" / "model").config.about["nested"] == [2]
+    section = sections._dimensions(read_content([tmp_path / "run"], draws=0).runs)
+    table, drawn = section.blocks
+    shown = [[str(row["dimensions"]), f"{100 * row['accuracy']:.2f}"] for row in results["by_dimension"]]
+    assert [row[1:] for row in table.rows] == shown
+    assert drawn.charts[0].series[0].x.tolist() == [2, 4]
+
+
+def test_a_recipe_with_a_size_that_is_the_features_own_is_refused_before_training(tmp_path: Path) -> None:
+    from angulus.experiments.run import run
+
+    with pytest.raises(InputError, match=r"objective\.nested must be sizes below 4"):
+        run(tiny.validated("objective.nested=[2, 4]"), tmp_path / "run", splits=tiny.splits())
+    assert not (tmp_path / "run").exists()

@@ -380,17 +380,21 @@ class ShardedHead(BaseHead):
 
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:
-        """Logits of this rank's rows over all classes, [own rows, C], without margin; every rank must call it."""
-        spec, ranks = self.objective.spec, self.ranks
-        ranks.run_on_all(lambda: checks.matrices(features, self.weight, sub_centers=True))
-        facts = ranks.gather_objects((len(features), torch.promote_types(features.dtype, self.weight.dtype)))
+        """Logits of this rank's rows over all classes, [own rows, C], without margin; every rank must call it.
+
+        Features of a size of `objective.nested` get the logits of that prefix.
+        """
+        bound, weight = self.prefix_of(features)
+        spec, ranks = bound.spec, self.ranks
+        ranks.run_on_all(lambda: checks.matrices(features, weight, sub_centers=True))
+        facts = ranks.gather_objects((len(features), torch.promote_types(features.dtype, weight.dtype)))
         sizes = [size for size, _ in facts]
         dtype = functools.reduce(torch.promote_types, (dtype for _, dtype in facts))
         with torch.autocast(features.device.type, enabled=False):
             norms, unit = normalize(features.to(dtype), spec.eps)
-            logits = class_loss.plain_logits(gather(unit, sizes, ranks), self.weight, spec)
+            logits = class_loss.plain_logits(gather(unit, sizes, ranks), weight, spec)
             with whole_batch(total(norms.sum(), ranks) / sum(sizes)):
-                radius = radius_of(self.objective, norms)
+                radius = radius_of(bound, norms)
             if radius is not None:
                 logits = gather(radius[:, None], sizes, ranks) * logits
             if self.bias is not None:
