@@ -1,4 +1,4 @@
-"""Galleries of codes: recall, memory, time and the error of scores, for every kind of index.
+"""Galleries of codes: recall, memory, time and the error of scores, for the kinds of index that hold little.
 
     python benchmarks/small_vectors.py [GALLERY QUERIES] [--rows 100000] [--size 512] [--queries 300] [--save]
 
@@ -18,12 +18,13 @@ import numpy as np
 
 from angulus.core.embeddings import Embeddings
 from angulus.search import open_gallery
-from angulus.search.lance import KINDS, LanceStore
+from angulus.search.lance import LanceStore
 from harness import Row, clock, options, run, show, store
 from search import _people, _queries
 
 TOP = 10
-EFFORTS = (16, 64, 256)
+KINDS = ("int8", "binary")
+EFFORTS = (16, 64)
 
 
 def measure(folder: Path, gallery: Embeddings, queries: Embeddings, source: str) -> Iterator[Row]:
@@ -60,7 +61,7 @@ def measure(folder: Path, gallery: Embeddings, queries: Embeddings, source: str)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = options(__doc__ or "", rows=100_000, size=512, queries=300)
+    parser = options(__doc__ or "", rows=100_000, size=512, queries=100)
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="GALLERY and QUERIES")
     asked = parser.parse_args(arguments)
     if asked.files:
