@@ -2,7 +2,8 @@
 
     python benchmarks/nested.py DATA [--epochs 2] [--seeds 3] [--only costs|accuracy] [--runs FOLDER] [--save]
 
-DATA is the folder of MNIST's files. Three kinds of models with one recipe (LeNet-5, NormFace): nested in SIZES; one of
+DATA is the folder of MNIST's files. Three kinds of models with one recipe (LeNet-5, NormFace): nested in SIZES (by the
+sum of the losses, or their mean); one of
 each size; and the largest of these, whose features are cut to their first numbers. A test image is right if the
 training image of the largest cosine is of its class. Runs that are there already are read.
 
@@ -31,28 +32,39 @@ SIZE, NESTED = 32, (2, 4, 8)
 SIZES = (*NESTED, SIZE)
 TRAINED = 20_000  # training images
 COMPARED = 10_000  # of these, with which test images are compared
-WAYS = ("nested", "one model per size", "plain, cut short")
+WAYS = ("nested", "nested, mean", "one model per size", "plain, cut short")
 HEAD, HEAD_NESTED = 512, [64, 128, 256]
 
 
-def accuracies(data: Path, runs: Path, epochs: int, seeds: int) -> list[Row]:
+def accuracies(data: Path, runs: Path, epochs: int, seeds: int, ways: list[str]) -> list[Row]:
     """The accuracy by way, dimension and seed."""
     rows = []
     whole = load("mnist", root=data)
     first = Images(whole.train.pixels[:TRAINED], whole.train.labels[:TRAINED], whole.train.class_names)
     images = Splits(whole.name, first, whole.test, f"{whole.source}, the first {TRAINED:,} training images")
     for seed in range(seeds):
-        for size in SIZES:
-            features = _features(images, data, runs / f"{size}-{seed}", epochs, seed, size, ())
-            rows.append(_row("one model per size", seed, size, features, images))
-        rows += [_row("plain, cut short", seed, size, features, images) for size in SIZES]
-        features = _features(images, data, runs / f"nested-{seed}", epochs, seed, SIZE, NESTED)
-        rows += [_row("nested", seed, size, features, images) for size in SIZES]
+        if set(ways) & {"one model per size", "plain, cut short"}:
+            for size in SIZES:
+                features = _features(images, data, runs / f"{size}-{seed}", epochs, seed, size, ())
+                rows.append(_row("one model per size", seed, size, features, images))
+            rows += [_row("plain, cut short", seed, size, features, images) for size in SIZES]
+        for way, factor in (("nested", 1.0), ("nested, mean", 1 / len(SIZES))):
+            if way in ways:
+                folder = runs / f"{way.replace(', ', '-')}-{seed}"
+                features = _features(images, data, folder, epochs, seed, SIZE, NESTED, factor)
+                rows += [_row(way, seed, size, features, images) for size in SIZES]
     return rows
 
 
 def _features(
-    images: Splits, data: Path, folder: Path, epochs: int, seed: int, size: int, nested: tuple[int, ...]
+    images: Splits,
+    data: Path,
+    folder: Path,
+    epochs: int,
+    seed: int,
+    size: int,
+    nested: tuple[int, ...],
+    factor: float = 1.0,
 ) -> list[Tensor]:
     """The features of the compared training images and of the test images, by a model that is trained if need be."""
     content = {
@@ -61,7 +73,7 @@ def _features(
         "data": {"name": "mnist", "root": str(data)},
         "input": {"mean": 33, "scale": 79},
         "backbone": {"name": "lenet5", "embedding_size": size},
-        "objective": {"kind": "normface", "s": 16, "learn": False, "nested": list(nested)},
+        "objective": {"kind": "normface", "s": 16, "learn": False, "nested": list(nested), "cross_entropy": factor},
         "training": {
             "epochs": epochs,
             "batch_size": 256,
@@ -120,6 +132,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = options(__doc__ or "", epochs=2, seeds=3, batch=256, classes=50_000, rounds=7)
     parser.add_argument("data", nargs="?", type=Path)
     parser.add_argument("--only", choices=("costs", "accuracy"))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="the models")
     parser.add_argument("--runs", type=Path, help="folder of the runs; by default one that is deleted")
     parser.add_argument("--peak", nargs=3, help="print the peak of one step in MiB: plain or nested, batch, classes")
     asked = parser.parse_args(arguments)
@@ -138,9 +151,9 @@ def main(arguments: list[str] | None = None) -> None:
         if asked.data is None:
             parser.error("DATA is missing")
         with tempfile.TemporaryDirectory() as scratch:
-            found = accuracies(asked.data, asked.runs or Path(scratch), asked.epochs, asked.seeds)
+            found = accuracies(asked.data, asked.runs or Path(scratch), asked.epochs, asked.seeds, asked.ways)
         rows += [row | {"epochs": asked.epochs} for row in found]
-        show(f"accuracy in %, {asked.seeds} seeds: mean (least to most)", [_table(way, found) for way in WAYS])
+        show(f"accuracy in %, {asked.seeds} seeds: mean (least to most)", [_table(way, found) for way in asked.ways])
     if asked.save:
         store("nested", rows)
 
