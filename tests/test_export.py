@@ -369,3 +369,15 @@ def test_what_cannot_be_exported_is_refused(folder: Path, tmp_path: Path, monkey
     with pytest.raises(InputError, match=r"needs `pip install 'angulus\[onnx\]'` \(there is no package onnxruntime"):
         export(model, out)
     assert not out.exists()
+
+
+@pytest.mark.filterwarnings("ignore:this model was trained as a whole only")
+def test_the_first_numbers_of_features(folder: Path, tmp_path: Path) -> None:
+    command = [str(folder / "unit"), "--onnx", str(tmp_path / "first.onnx"), "--dimensions", "3"]
+    found = CliRunner().invoke(app, command)
+    assert found.exit_code == 0, (found.output, found.exception)
+    images = pixels(3)
+    features, norms = run(tmp_path / "first.onnx", images)
+    expected = artifact.load(folder / "unit").with_dimensions(3).embed(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(features, expected, atol=1e-5)
+    np.testing.assert_allclose(norms, np.linalg.norm(expected, axis=1), atol=1e-5)

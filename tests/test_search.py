@@ -203,7 +203,7 @@ def test_flips_are_fused_as_the_gallery_was(gallery: Gallery) -> None:
     assert answer.matches[0].id == people.ids[0] and answer.matches[0].score == pytest.approx(1)
 
 
-@pytest.mark.parametrize("kind", ["ivf-pq", "hnsw"])
+@pytest.mark.parametrize("kind", ["ivf-pq", "hnsw", "int8", "binary"])
 def test_approximate_answers_and_their_recall(tmp_path: Path, kind: str) -> None:
     gallery = open_gallery(tmp_path / "g")
     people = made(1200)
@@ -211,13 +211,18 @@ def test_approximate_answers_and_their_recall(tmp_path: Path, kind: str) -> None
     gallery.add(people)
     with pytest.raises(InputError, match="has no index for approximate queries"):
         gallery.query(queries, effort=10)
-    gallery.store.index(kind)
+    gallery.index(kind)
     approximate = gallery.query(queries, top=5, effort=64)
     truth = brute(people, queries, 5, -1)
     shares = [
         len({match.id for match in answer.matches} & {name for name, _ in each}) / 5
         for answer, each in zip(approximate, truth, strict=True)
     ]
+    for answer, query in zip(approximate, queries.vectors.astype(float), strict=True):  # scores are exact
+        for match in answer.matches:
+            vector = people.vectors[people.ids.tolist().index(match.id)].astype(float)
+            cosine = query @ vector / np.sqrt((query @ query) * (vector @ vector))
+            assert match.score == pytest.approx(cosine, abs=1e-6)
     found = gallery.recall(queries, top=5, effort=64)
     assert found.value == pytest.approx(np.mean(shares)) and found.value > 0.9
     assert (found.top, found.queries) == (5, 30)
@@ -229,6 +234,58 @@ def test_approximate_answers_and_their_recall(tmp_path: Path, kind: str) -> None
     gallery.remove(["late"])
     (answer,) = gallery.query(near(late, 1, noise=0), top=1, effort=8)
     assert answer.matches[0].id != "late"
+
+
+@pytest.mark.parametrize(("kind", "bits", "more"), [("int8", 8, 16), ("binary", 1, 24)])
+def test_codes_take_a_byte_or_a_bit_of_each_number(tmp_path: Path, kind: str, bits: int, more: int) -> None:
+    gallery = open_gallery(tmp_path / "g")
+    gallery.add(made(4000, size=256))
+    gallery.index(kind)
+    per_row = gallery.store.index_bytes() / 4000  # type: ignore[attr-defined]
+    assert 256 * bits / 8 < per_row < 256 * bits / 8 + more
+
+
+def test_vectors_that_are_lost_are_a_sentence(tmp_path: Path) -> None:
+    gallery = open_gallery(tmp_path / "g")
+    gallery.add(made(300))
+    gallery.index("binary")
+    for file in (tmp_path / "g" / "gallery.lance" / "data").iterdir():
+        file.unlink()
+    with pytest.raises(InputError, match=r"the gallery .*g cannot be read or written: .*restore .* from a copy"):
+        open_gallery(tmp_path / "g").query(near(made(300), 2), effort=8)
+
+
+def test_a_size_that_does_not_fill_bytes_has_no_binary_index(tmp_path: Path) -> None:
+    gallery = open_gallery(tmp_path / "g")
+    gallery.add(made(300, size=20))
+    with pytest.raises(InputError, match="divisible by 8; got 20; embed with --dimensions 16, or use --kind int8"):
+        gallery.index("binary")
+    gallery.index("int8")
+
+
+def test_what_a_server_is_asked_for_quantised_vectors() -> None:
+    """The client within this process has no quantisation, so the requests are compared."""
+    models = pytest.importorskip("qdrant_client.models")
+    client = pytest.importorskip("qdrant_client").QdrantClient(":memory:")
+    asked: list[tuple[object, object]] = []
+    gallery = Gallery(QdrantStore(client, "faces"))
+    gallery.add(made(20))
+    client.update_collection = lambda _, **given: asked.append((given["quantization_config"], given["vectors_config"]))
+    for kind in ("int8", "binary", "hnsw"):
+        gallery.index(kind)
+    (first, disk), (second, _), (third, back) = asked
+    assert (first.scalar.type, first.scalar.always_ram) == (models.ScalarType.INT8, True)
+    assert second.binary.always_ram is True and third == models.Disabled.DISABLED
+    assert (disk[""].on_disk, back[""].on_disk) == (True, False)
+    sent: list[object] = []
+    answer = client.query_batch_points
+    client.query_batch_points = lambda name, requests: sent.extend(requests) or answer(name, requests)
+    gallery.query(near(made(20), 1))
+    gallery.query(near(made(20), 1), effort=8)
+    exact, approximate = (request.params for request in sent)
+    assert exact.exact and exact.quantization.ignore
+    assert not approximate.exact and approximate.quantization.rescore and not approximate.quantization.ignore
+    assert approximate.quantization.oversampling > 1
 
 
 def test_recall_counts_what_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

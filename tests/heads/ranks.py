@@ -57,6 +57,9 @@ OTHERS = {
     "curricular of quality": losses.adaface(8.0, h=0.9, rate=0.5).replace(negatives=Curricular(0.4)),
     "quality of the batch": losses.adaface(8.0, h=0.9, statistics="batch"),
     "ring from the first batch": losses.softmax() + losses.ring_loss(0.1),
+    "nested quality": losses.adaface(8.0, h=0.9, rate=0.5).replace(nested=[2, 3]),
+    "nested hard mining": losses.normface(learn=True).replace(weighting=HardMining(0.6, scope="global"), nested=[3]),
+    "nested norms": (losses.softmax(bias=True) + losses.ring_loss(0.1)).replace(nested=[2, 3]),
     **{f"own {role}": objective for role, objective in own.objectives().items()},
 }
 

@@ -90,6 +90,18 @@ class UnitFeatures(nn.Module):
         return features / torch.where(norms > 0, norms, torch.ones_like(norms))
 
 
+class FirstNumbers(nn.Module):
+    """Keeps the first `size` numbers of each row of features."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map [B, d] to [B, size]."""
+        return features[:, : self.size]
+
+
 class Residual(nn.Module):
     """shortcut(x) + scale · branch(x); without a shortcut, x itself."""
 

@@ -36,6 +36,10 @@ def embed(
         str | None,
         typer.Option(help="none, sum or concat: how features of mirror images are joined; default: the model's rule."),
     ] = None,
+    dimensions: Annotated[
+        int | None,
+        typer.Option(help="Keep the first numbers of each feature, of a model trained with objective.nested."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[
         str, typer.Option(help="float32; or bfloat16: faster on new processors, with its error printed.")
@@ -112,11 +116,16 @@ def embed(
     else:
         if out is not None:
             raise checks.InputError("with --onnx, angulus embed takes SOURCE OUT; leave out the model folder")
+        if dimensions is not None:
+            raise checks.InputError(
+                "--dimensions is for model folders; write an ONNX file by angulus export --dimensions"
+            )
         path, images, target = onnx, model, source
     refuse_unwritable("--atlas", atlas, ".parquet")
     if atlas is not None and atlas.resolve() == target.resolve():
         raise checks.InputError(f"--atlas must name another file than the embeddings; got {atlas} for both")
-    _run(path, images, target, settings if onnx else None, batch, flip, device, precision, on_error, timeout_s, atlas)
+    asked = settings if onnx else None
+    _run(path, images, target, asked, batch, flip, dimensions, device, precision, on_error, timeout_s, atlas)
 
 
 def _run(
@@ -126,6 +135,7 @@ def _run(
     settings: dict[str, Any] | None,
     batch: int,
     flip: str | None,
+    dimensions: int | None,
     device: str,
     precision: str,
     on_error: str,
@@ -153,6 +163,7 @@ def _run(
                 out,
                 batch=batch,
                 flip=flip,
+                dimensions=dimensions,
                 device=chosen,
                 precision=precision,
                 ranks=ranks,

@@ -32,6 +32,10 @@ def export(
     ] = None,
     form: Annotated[str, typer.Option("--format", help="plain (`a b 0|1` per line), or lfw (pairs.txt).")] = "plain",
     flip: ModelFlip = None,
+    dimensions: Annotated[
+        int | None,
+        typer.Option(help="Keep the first numbers of each feature, of a model trained with objective.nested."),
+    ] = None,
     classes: Annotated[
         bool | None,
         typer.Option(
@@ -64,6 +68,8 @@ def export(
     loaded = artifact.load(model)
     if flip is not None:
         loaded = loaded.with_flip(flip)
+    if dimensions is not None:
+        loaded = loaded.with_dimensions(dimensions)
     listed = read_list(pairs, form) if pairs else None
     options: dict[str, Any] = {"images": images, "pairs": listed, "draws": draws}
     with stages(Console(stderr=True)) as on_stage:

@@ -55,7 +55,10 @@ def remove(
 
 @search_app.command("index")
 def index(
-    gallery: Where, kind: Annotated[str, typer.Option(help="ivf-pq (small) or hnsw (more exact).")] = "ivf-pq"
+    gallery: Where,
+    kind: Annotated[
+        str, typer.Option(help="ivf-pq (small), hnsw (fast), int8 (a byte per number) or binary (a bit per number).")
+    ] = "ivf-pq",
 ) -> None:
     """Build the index for approximate queries; later rows are found without it until you build it again."""
     opened = _open(gallery)

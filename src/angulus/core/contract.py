@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import torch
@@ -28,7 +28,15 @@ TEMPLATES: dict[str, tuple[tuple[float, float], ...]] = {
 }
 TEMPLATE_SIDE = 112
 
-_NAME = re.compile(r"([0-9a-f]{16})-(none|sum|concat)")
+_NAME = re.compile(r"([0-9a-f]{16})-(none|sum|concat)(?:-([1-9][0-9]*))?")
+
+
+class ModelName(NamedTuple):
+    """What the name of a model says in embeddings, calibrations and galleries."""
+
+    digits: str  # the fingerprint
+    flip: Flip
+    dimensions: int | None = None  # only the first numbers of its features; None: all
 
 
 @dataclass(frozen=True)
@@ -186,23 +194,23 @@ def fingerprint(sha256: str, content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps([sha256, counted], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def model_name(digits: str, flip: Flip) -> str:
-    """The name of a model with this flip rule in embeddings, calibrations and galleries.
+def model_name(digits: str, flip: Flip, dimensions: int | None = None) -> str:
+    """The name of a model with this flip rule, and this many of its numbers, in embeddings, calibrations and galleries.
 
-    >>> model_name("0123456789abcdef", "sum")
-    '0123456789abcdef-sum'
+    >>> model_name("0123456789abcdef", "sum"), model_name("0123456789abcdef", "none", 128)
+    ('0123456789abcdef-sum', '0123456789abcdef-none-128')
     """
-    return f"{digits}-{flip}"
+    return f"{digits}-{flip}" + ("" if dimensions is None else f"-{dimensions}")
 
 
-def split_model_name(name: str | None) -> tuple[str, Flip] | None:
-    """The fingerprint and the flip rule in a name; None for a name that is not Angulus' own.
+def split_model_name(name: str | None) -> ModelName | None:
+    """What a name says; None for a name that is not Angulus' own.
 
-    >>> split_model_name("0123456789abcdef-sum"), split_model_name("resnet-sum")
-    (('0123456789abcdef', 'sum'), None)
+    >>> split_model_name("0123456789abcdef-none-128"), split_model_name("resnet-sum")
+    (ModelName(digits='0123456789abcdef', flip='none', dimensions=128), None)
     """
     match = _NAME.fullmatch(name or "")
-    return None if match is None else (match[1], cast(Flip, match[2]))
+    return None if match is None else ModelName(match[1], cast(Flip, match[2]), int(match[3]) if match[3] else None)
 
 
 def describe_model(name: str | None) -> str:
@@ -213,7 +221,8 @@ def describe_model(name: str | None) -> str:
     """
     own = split_model_name(name)
     if own is not None:
-        return f"the model with fingerprint {own[0]}, flip {own[1]}"
+        first = "" if own.dimensions is None else f", first {own.dimensions} numbers"
+        return f"the model with fingerprint {own.digits}, flip {own.flip}{first}"
     return "a model that is not named" if name is None else f"the model {name!r}"
 
 

@@ -210,7 +210,8 @@ def config(recipe: Recipe, images: Splits, backbone: nn.Module | None = None) ->
         options=options,
         normalize=recipe.backbone.normalize,
         contract=recipe.input,
-        about={"recipe": recipe.name, "data": images.source, "seed": recipe.training.seed},
+        about={"recipe": recipe.name, "data": images.source, "seed": recipe.training.seed}
+        | ({"nested": list(recipe.objective.nested)} if recipe.objective.nested else {}),
     )
 
 

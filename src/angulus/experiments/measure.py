@@ -32,6 +32,8 @@ TEST, BENCHMARKS = "test.npz", "benchmarks"
 SCRATCH = ".embeddings-"  # prefix of the folder with the benchmarks' embeddings while they are measured
 FOLDS = "folds"  # column of a pooled `test.npz`: the fold whose model a row comes from
 MODEL = "model"  # a folder that `angulus.load` takes
+BY_DIMENSION = "by_dimension"  # key of the results of a nested objective
+_AT_A_TIME = 256  # rows whose logits are computed at a time
 
 
 def add_benchmarks(
@@ -64,7 +66,22 @@ def classify(job: Job, images: Images, recipe: Recipe, folder: Path) -> dict[str
     if images.num_classes == 2:
         arrays["probabilities"] = probabilities
     job.ranks.run_on_first(lambda: files.write_atomically(folder / TEST, lambda f: np.savez_compressed(f, **arrays)))
-    return summarize_test(arrays, recipe.evaluation.low_fraction)
+    result = summarize_test(arrays, recipe.evaluation.low_fraction)
+    if recipe.objective.nested:
+        result[BY_DIMENSION] = _by_dimension(job, features, labels, result["accuracy"])
+    return result
+
+
+@torch.no_grad()
+def _by_dimension(job: Job, features: np.ndarray, labels: np.ndarray, whole: float) -> list[dict[str, Any]]:
+    """The accuracy by the first numbers of the features, for each size of a nested objective, and by all."""
+    found = []
+    for size in job.head.objective.spec.nested:
+        parts = torch.split(torch.from_numpy(features[:, :size]), _AT_A_TIME)
+        predicted = [job.head.logits(part.to(job.device)).argmax(dim=1).cpu() for part in parts]
+        accuracy = accuracies.accuracy(labels, torch.cat(predicted).numpy())
+        found.append({"dimensions": size, "accuracy": accuracy})
+    return [*found, {"dimensions": features.shape[1], "accuracy": whole}]
 
 
 def summarize_test(test: dict[str, np.ndarray], low_fraction: float) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from angulus.core import checks
 from angulus.distributed.collectives import gather, total
 from angulus.distributed.runtime import Ranks, ddp_ranks
-from angulus.heads import deferred
+from angulus.heads import deferred, nested
 from angulus.heads.row_loss import (
     Finished,
     Geometry,
@@ -143,21 +143,49 @@ def batch_loss(
             learned = [weight, *([] if bias is None else [bias]), *bound.parameters()]
             return nan_loss(features, kept, reduction, learned)
         subset = ClassSubset(weight, bias, labels, bias) if sampling is None else sample(sampling, weight, bias, labels)
-        with nullcontext() if mean_norm is None else whole_batch(mean_norm):
-            batch = _prepare(norms, unit, subset, bound, kernel, joint, sizes) if bound.prepares else None
-            with bound.prepared(batch):
-                finished, target, radius = _rows_loss(norms, unit, subset, labels, bound, kernel, update)
-            if bound.center_loss is not None:
-                finished = dataclasses.replace(finished, extra=finished.extra + bound.center_loss(wide, labels))
-            rows = finished.loss + finished.extra
-            if not bool(torch.isfinite(rows).all()):
-                raise not_finite(rows, weight)
-            if bound.moves:
-                seen = summarize(bound, target, wide, labels, joint, sizes, radius)
-                bound.take(dataclasses.replace(seen, batch=batch))
+        losses, taken = [], []
+        for part in nested.split(bound, wide, subset, update):
+            if part.bound is not bound:
+                norms, unit = normalize(part.features, bound.spec.eps)
+                sizes, mean_norm, _ = _gather_facts(part.features, norms, joint, lenient, bound.accumulating)
+            one, seen = _part_loss(part, norms, unit, labels, kernel, joint, sizes, mean_norm)
+            losses.append(one)
+            taken.append((part.bound, seen))
+        rows = nested.add([one.loss + one.extra for one in losses])
+        if not bool(torch.isfinite(rows).all()):
+            raise not_finite(rows, weight)
+        for part_bound, seen in taken:
+            if seen is not None:
+                part_bound.take(seen)
     if reduction == "none":
         return rows if len(rows) == len(kept) else rows.new_zeros(len(kept)).masked_scatter(kept, rows)
-    return rows.sum() if reduction == "sum" else finished.loss.sum() / finished.divisor + finished.extra.mean()
+    if reduction == "sum":
+        return rows.sum()
+    return nested.add([one.loss.sum() / one.divisor + one.extra.mean() for one in losses])
+
+
+def _part_loss(
+    part: nested.Part,
+    norms: Tensor,
+    unit: Tensor,
+    labels: Tensor,
+    kernel: Kernel,
+    ranks: Ranks,
+    sizes: list[int],
+    mean_norm: Tensor | None,
+) -> tuple[Finished, Statistics | None]:
+    """The loss of checked rows under one bound objective, and what updates its figures, if they move."""
+    bound, subset = part.bound, part.subset
+    with nullcontext() if mean_norm is None else whole_batch(mean_norm):
+        batch = _prepare(norms, unit, subset, bound, kernel, ranks, sizes) if bound.prepares else None
+        with bound.prepared(batch):
+            finished, target, radius = _rows_loss(norms, unit, subset, labels, bound, kernel, part.update)
+        if bound.center_loss is not None:
+            finished = dataclasses.replace(finished, extra=finished.extra + bound.center_loss(part.features, labels))
+        if not bound.moves:
+            return finished, None
+        seen = summarize(bound, target, part.features, labels, ranks, sizes, radius)
+        return finished, dataclasses.replace(seen, batch=batch)
 
 
 def _deferred_loss(
@@ -176,20 +204,29 @@ def _deferred_loss(
     kept, count = batch.kept, batch.kept_rows
     with torch.autocast(features.device.type, enabled=False):
         wide = widen(batch.features, weight, functools.partial(deferred.remember_gradient, weight))
-        norms, unit = normalize(wide, bound.spec.eps)
-        mean_norm = torch.where(kept, norms, 0.0).sum().detach() / count
-        with whole_batch(mean_norm):
-            subset = ClassSubset(weight, bias, batch.labels, bias)
-            finished, target, radius = _rows_loss(norms, unit, subset, batch.labels, bound, kernel, update)
-            extra = torch.where(kept, finished.extra, 0.0)
-            loss = torch.where(kept, finished.loss, 0.0)
-            good = deferred.remember(weight, batch, loss + extra)
-            if bound.moves:
-                _take_if(good & batch.sound, bound, measures(bound, target, radius), kept, count)
+        subset = ClassSubset(weight, bias, batch.labels, bias)
+        losses, measured = [], []
+        for part in nested.split(bound, wide, subset, update):
+            norms, unit = normalize(part.features, bound.spec.eps)
+            mean_norm = torch.where(kept, norms, 0.0).sum().detach() / count
+            with whole_batch(mean_norm):
+                finished, target, radius = _rows_loss(
+                    norms, unit, part.subset, batch.labels, part.bound, kernel, part.update
+                )
+                if bound.moves:
+                    measured.append((part.bound, mean_norm, measures(part.bound, target, radius)))
+            loss, extra = torch.where(kept, finished.loss, 0.0), torch.where(kept, finished.extra, 0.0)
+            losses.append(Finished(loss, finished.divisor, extra))
+        rows = nested.add([one.loss + one.extra for one in losses])
+        good = deferred.remember(weight, batch, rows)
+        for part_bound, mean_norm, values in measured:
+            with whole_batch(mean_norm):
+                _take_if(good & batch.sound, part_bound, values, kept, count)
     if reduction == "mean":
-        value = loss.sum() / (count * (finished.divisor / len(kept))) + extra.sum() / count
+        means = [one.loss.sum() / (count * (one.divisor / len(kept))) + one.extra.sum() / count for one in losses]
+        value = nested.add(means)
     else:
-        value = (loss + extra).sum() if reduction == "sum" else loss + extra
+        value = rows.sum() if reduction == "sum" else rows
     value = torch.where(good, value, torch.nan)
     if lenient:  # NaN gradients of features and head, so that the gradient scaler of each optimiser skips the step
         bad = torch.where(batch.sound, 0.0, torch.nan)

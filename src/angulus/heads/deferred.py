@@ -66,7 +66,7 @@ def defers(features: Tensor, weight: Tensor, bound: BoundObjective, sampling: Cl
     parts = bound.stateful and (ranks > 1 or bound.in_parts)
     whole = spec.reduces_batch or (spec.weighting is not None and spec.weighting.reads_labels)
     # figures of this batch, or of the steps so far, that a number on the host depends on
-    figures = any(hasattr(piece, "prepare") for piece in bound.children())
+    figures = any(hasattr(piece, "prepare") for piece in bound.bound_pieces)
     figures = figures or (spec.ramp is not None and spec.ramp.negatives is not None)
     return not (sampling is not None or mines or spec.center_loss is not None or parts or whole or figures)
 

@@ -30,6 +30,12 @@ class BaseHead(nn.Module):
         """The number of classes C, over all ranks."""
         return self.objective.num_classes
 
+    def prefix_of(self, features: Tensor) -> tuple[BoundObjective, Tensor]:
+        """The objective and class weights for features of that size: of a nested prefix, or of the whole."""
+        size = features.shape[-1] if isinstance(features, Tensor) and features.ndim else 0
+        bound = next((part for part in self.objective.summands if part.embedding_size == size), self.objective)
+        return bound, self.weight[..., : bound.embedding_size]
+
     @property
     def embedding_size(self) -> int:
         """The size of a feature, d."""
@@ -183,12 +189,13 @@ class DenseHead(BaseHead):
     def logits(self, features: Tensor) -> Tensor:
         """Logits without margin, [B, C]: radius · cosθ_j, or radius · w_j·x̂ (+ b_j) for raw weights.
 
-        An objective without cross-entropy has no radius; its logits are the cosines.
+        An objective without cross-entropy has no radius; its logits are the cosines. Features of a size of
+        `objective.nested` get the logits of that prefix.
         """
-        checks.matrices(features, self.weight, sub_centers=True)
-        bound = self.objective
+        bound, weight = self.prefix_of(features)
+        checks.matrices(features, weight, sub_centers=True)
         with torch.autocast(features.device.type, enabled=False):
-            return class_logits(features, self.weight, self.bias, bound.spec, bound.radius)
+            return class_logits(features, weight, self.bias, bound.spec, bound.radius)
 
     @torch.no_grad()
     def statistics(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:

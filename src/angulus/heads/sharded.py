@@ -19,7 +19,7 @@ from angulus.core import checks
 from angulus.distributed.collectives import exchange, gather, scale_gradient, sum_gradients, to_owners, total
 from angulus.distributed.runtime import Ranks, RemoteError, ddp_ranks
 from angulus.distributed.runtime import class_counts as split_classes
-from angulus.heads import class_loss
+from angulus.heads import class_loss, nested
 from angulus.heads.class_loss import REDUCTIONS, UPDATES, check_rows, uncompiled
 from angulus.heads.dense import BaseHead
 from angulus.heads.init import check_init, spread
@@ -27,7 +27,7 @@ from angulus.heads.row_loss import Finished, Geometry, ask, finish, geometry, no
 from angulus.heads.sampling import ClassSampling, ClassSubset, check_sampling, sample
 from angulus.kernels.dispatch import Kernel
 from angulus.kernels.reduction import Reduced, Request
-from angulus.losses.objective import Objective
+from angulus.losses.objective import BoundObjective, Objective
 from angulus.losses.running import Batch, Statistics, exact_dtype, whole_batch
 from angulus.losses.serialize import to_mapping
 
@@ -154,18 +154,26 @@ class ShardedHead(BaseHead):
         if not sound:
             return class_loss.nan_loss(features, kept, reduction, list(self.parameters()))
         with torch.autocast(features.device.type, enabled=False):
+            # DDP averages where a sum is needed
+            wide = scale_gradient(class_loss.widen(features, self.weight), self.ranks.count)
+            subset = self._subset(self._local(labels, sizes), self.sampling if self.training else None)
             refusal: checks.InputError | None = None
-            try:
-                finished, figures = self._loss(features, labels, sizes)
-            except checks.InputError as error:  # by a penalty, after the last exchange: other ranks wait for the total
-                nothing = features.new_zeros(len(labels), dtype=torch.promote_types(features.dtype, torch.float32))
-                refusal, finished = error, Finished(nothing, 0, nothing)
-            rows = finished.loss + finished.extra
+            losses, figures = [], []
+            for part in nested.split(self.objective, wide, subset, UPDATES.get(self.weight)):
+                try:
+                    finished, seen = self._loss(part, labels, sizes)
+                    figures.append((part.bound, seen))
+                except checks.InputError as error:  # by a penalty, after the last exchange: other ranks wait
+                    nothing = features.new_zeros(len(labels), dtype=torch.promote_types(features.dtype, torch.float32))
+                    refusal, finished = error, Finished(nothing, 0, nothing)
+                losses.append(finished)
+            rows = nested.add([finished.loss + finished.extra for finished in losses])
             bad = (~torch.isfinite(rows.detach())).sum() + (refusal is not None)
-            wide = exact_dtype(rows.device)
-            sums = torch.stack([part.detach().sum().to(wide) for part in (finished.loss, finished.extra)])
-            counts = torch.tensor([float(finished.divisor), int(bad)], dtype=wide, device=sums.device)
-            loss, extra, divisor, broken = total(torch.cat([sums, counts]), self.ranks).unbind()
+            exact = exact_dtype(rows.device)
+            sums = [part.detach().sum().to(exact) for one in losses for part in (one.loss, one.extra)]
+            counts = torch.tensor([*(float(one.divisor) for one in losses), int(bad)], dtype=exact, device=rows.device)
+            *of_all, broken = total(torch.cat([torch.stack(sums), counts]), self.ranks).unbind()
+            loss, extra, divisor = of_all[: len(sums) : 2], of_all[1 : len(sums) : 2], of_all[len(sums) :]
         if refusal is not None:
             raise refusal
         if float(broken) > 0:
@@ -173,14 +181,19 @@ class ShardedHead(BaseHead):
                 raise RemoteError("the loss is not finite on another rank; its own message says why")
             raise class_loss.not_finite(rows, self.weight)
         if self.objective.moves:
-            self.objective.take(figures())
+            for bound, seen in figures:
+                bound.take(seen())
         if reduction == "none":
             return rows.new_zeros(len(kept)).masked_scatter(kept, rows)
         if reduction == "mean":
-            own = finished.loss.sum() / float(divisor) + finished.extra.sum() / sum(sizes)
-            whole = loss / divisor + extra / sum(sizes)
+            means = [
+                one.loss.sum() / float(by) + one.extra.sum() / sum(sizes)
+                for one, by in zip(losses, divisor, strict=True)
+            ]
+            own = nested.add(means)
+            whole = nested.add([a / by + b / sum(sizes) for a, b, by in zip(loss, extra, divisor, strict=True)])
         else:
-            own, whole = rows.sum(), loss + extra
+            own, whole = rows.sum(), nested.add([*loss, *extra])
         return own + (whole.to(own) - own.detach())  # every rank returns the whole loss and differentiates its own rows
 
     def _agree(
@@ -229,40 +242,39 @@ class ShardedHead(BaseHead):
             raise checks.InputError(f"every label of every rank is {checks.IGNORE_INDEX} (ignored)")
         return features, labels, kept, sizes, not any(row[1] for row in table)
 
-    def _loss(self, features: Tensor, labels: Tensor, sizes: list[int]) -> tuple[Finished, Callable[[], Statistics]]:
+    def _loss(self, part: nested.Part, labels: Tensor, sizes: list[int]) -> tuple[Finished, Callable[[], Statistics]]:
         """The loss of this rank's rows, and a function for the statistics of all ranks' rows."""
-        bound, ranks = self.objective, self.ranks
-        # DDP averages where a sum is needed
-        features = scale_gradient(class_loss.widen(features, self.weight), ranks.count)
+        bound, features, subset, update = part
+        ranks = self.ranks
         norms, unit = normalize(features, bound.spec.eps)
         mean_norm = total(norms.sum(), ranks) / sum(sizes)
         with whole_batch(mean_norm):
-            everyone, local = gather(unit, sizes, ranks), self._local(labels, sizes)
-            subset = self._subset(local, self.sampling if self.training else None)
-            batch = self._prepare(norms, everyone, subset, sizes) if bound.prepares else None
+            everyone = gather(unit, sizes, ranks)
+            batch = self._prepare(bound, norms, everyone, subset, sizes) if bound.prepares else None
             with bound.prepared(batch):
                 before = None
                 if bound.spec.asks_of_target:  # else the geometry is computed and exchanged once, below
                     with torch.no_grad():
-                        before = replace(self._targets(norms, everyone, subset, sizes)[0], labels=labels)
+                        before = replace(self._targets(bound, norms, everyone, subset, sizes)[0], labels=labels)
                 radius = radius_of(bound, norms)
                 asked = ask(bound, norms, before, radius)
-                wanted = replace(self._shared(request(bound, radius, asked), sizes), update=UPDATES.get(self.weight))
+                wanted = replace(self._shared(request(bound, radius, asked), sizes), update=update)
                 reduced = self.kernel(everyone, subset.weight, subset.biases, subset.labels, wanted)
-                target, bias = self._targets(norms, everyone, subset, sizes, reduced.rows)
+                target, bias = self._targets(bound, norms, everyone, subset, sizes, reduced.rows)
                 target = replace(target, labels=labels)
                 merged = self._merged(reduced, sizes)
-                finished = finish(bound, target, radius, bias, asked, merged, self._weigh(sizes))
+                finished = finish(bound, target, radius, bias, asked, merged, self._weigh(bound, sizes))
         if bound.center_loss is not None:
             finished = replace(finished, extra=finished.extra + bound.center_loss(features, labels))
-        seen = functools.partial(self._seen, target, features, labels, sizes, mean_norm, radius)
+        seen = functools.partial(self._seen, bound, target, features, labels, sizes, mean_norm, radius)
         return finished, lambda: replace(seen(), batch=batch)
 
     @torch.no_grad()
-    def _prepare(self, norms: Tensor, everyone: Tensor, subset: ClassSubset, sizes: list[int]) -> Batch:
+    def _prepare(
+        self, bound: BoundObjective, norms: Tensor, everyone: Tensor, subset: ClassSubset, sizes: list[int]
+    ) -> Batch:
         """The rows of all ranks, as pieces see them before the loss."""
-        bound = self.objective
-        target, _ = self._targets(norms, everyone, subset, sizes)
+        target, _ = self._targets(bound, norms, everyone, subset, sizes)
         log_sums = None
         if getattr(bound.spec.radius, "asks_log_sums", False):
             wanted = class_loss.log_sum_request(bound, everyone)
@@ -272,6 +284,7 @@ class ShardedHead(BaseHead):
 
     def _seen(
         self,
+        bound: BoundObjective,
         target: Geometry,
         features: Tensor,
         labels: Tensor,
@@ -280,7 +293,7 @@ class ShardedHead(BaseHead):
         radius: Tensor | None = None,
     ) -> Statistics:
         with whole_batch(mean_norm):
-            return class_loss.summarize(self.objective, target, features, labels, self.ranks, sizes, radius)
+            return class_loss.summarize(bound, target, features, labels, self.ranks, sizes, radius)
 
     def _subset(self, local: Tensor, sampling: ClassSampling | None) -> ClassSubset:
         if sampling is None:
@@ -294,7 +307,13 @@ class ShardedHead(BaseHead):
         return torch.where(here, everyone - self.classes.start, -1)
 
     def _targets(
-        self, norms: Tensor, everyone: Tensor, subset: ClassSubset, sizes: list[int], rows: Tensor | None = None
+        self,
+        bound: BoundObjective,
+        norms: Tensor,
+        everyone: Tensor,
+        subset: ClassSubset,
+        sizes: list[int],
+        rows: Tensor | None = None,
     ) -> tuple[Geometry, Tensor | None]:
         """The geometry of this rank's rows and the bias of their classes, computed by the ranks that hold the classes.
 
@@ -302,7 +321,7 @@ class ShardedHead(BaseHead):
         """
         held = (subset.labels >= 0).nonzero().squeeze(1)
         weight = subset.weight[subset.labels[held]] if rows is None else rows[held]
-        spec = self.objective.spec
+        spec = bound.spec
         own = geometry(norms.new_zeros(len(held)), everyone[held], weight, spec.eps, spec.softness)
         columns = [own.dot, own.cos, own.theta, own.length]
         if subset.bias is not None:
@@ -342,10 +361,10 @@ class ShardedHead(BaseHead):
         hinged, spreads = pairs[: len(reduced.hinges)], pairs[len(reduced.hinges) :]
         return Reduced(log_sum, tuple(log_sums), hinged, reduced.rows[:0], total, class_sums, spreads)
 
-    def _weigh(self, sizes: list[int]) -> Any:
+    def _weigh(self, bound: BoundObjective, sizes: list[int]) -> Any:
         """The objective's weighting; if its scope is global, it sees the rows of all ranks."""
-        weighting = self.objective.weighting
-        if not self.objective.spec.mines_globally:
+        weighting = bound.weighting
+        if not bound.spec.mines_globally:
             return weighting
         start = sum(sizes[: self.ranks.rank])
         own = slice(start, start + sizes[self.ranks.rank])
@@ -361,17 +380,21 @@ class ShardedHead(BaseHead):
 
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:
-        """Logits of this rank's rows over all classes, [own rows, C], without margin; every rank must call it."""
-        spec, ranks = self.objective.spec, self.ranks
-        ranks.run_on_all(lambda: checks.matrices(features, self.weight, sub_centers=True))
-        facts = ranks.gather_objects((len(features), torch.promote_types(features.dtype, self.weight.dtype)))
+        """Logits of this rank's rows over all classes, [own rows, C], without margin; every rank must call it.
+
+        Features of a size of `objective.nested` get the logits of that prefix.
+        """
+        bound, weight = self.prefix_of(features)
+        spec, ranks = bound.spec, self.ranks
+        ranks.run_on_all(lambda: checks.matrices(features, weight, sub_centers=True))
+        facts = ranks.gather_objects((len(features), torch.promote_types(features.dtype, weight.dtype)))
         sizes = [size for size, _ in facts]
         dtype = functools.reduce(torch.promote_types, (dtype for _, dtype in facts))
         with torch.autocast(features.device.type, enabled=False):
             norms, unit = normalize(features.to(dtype), spec.eps)
-            logits = class_loss.plain_logits(gather(unit, sizes, ranks), self.weight, spec)
+            logits = class_loss.plain_logits(gather(unit, sizes, ranks), weight, spec)
             with whole_batch(total(norms.sum(), ranks) / sum(sizes)):
-                radius = radius_of(self.objective, norms)
+                radius = radius_of(bound, norms)
             if radius is not None:
                 logits = gather(radius[:, None], sizes, ranks) * logits
             if self.bias is not None:
@@ -390,8 +413,10 @@ class ShardedHead(BaseHead):
         norms, unit = normalize(features, self.objective.spec.eps)
         everyone = gather(unit, sizes, self.ranks)
         subset = self._subset(self._local(labels, sizes), None)
-        target, _ = self._targets(norms, everyone, subset, sizes)
-        return self._seen(target, features, labels, sizes, total(norms.sum(), self.ranks) / sum(sizes)).values
+        target, _ = self._targets(self.objective, norms, everyone, subset, sizes)
+        return self._seen(
+            self.objective, target, features, labels, sizes, total(norms.sum(), self.ranks) / sum(sizes)
+        ).values
 
     def extra_repr(self) -> str:
         return (

@@ -35,6 +35,8 @@ def words(objective: Objective) -> Iterator[str]:
         yield o.center_loss.words()
     if o.ramp is not None:
         yield o.ramp.words()
+    if o.nested:
+        yield _nested(o)
 
 
 def formula(objective: Objective) -> str:
@@ -44,6 +46,8 @@ def formula(objective: Objective) -> str:
     if o.center_loss is not None:
         terms.append(o.center_loss.formula())
     where = [] if o.subcenters is None else [o.subcenters.formula()]
+    if o.nested:
+        where.append(_nested(o))
     if o.radius is None:
         return ", ".join([" + ".join(terms), *where])
     raw = o.weights == "raw"
@@ -63,6 +67,10 @@ def formula(objective: Objective) -> str:
     if o.ramp is not None:
         where.append(o.ramp.words())
     return ", ".join([" + ".join([body, *terms]), *where])
+
+
+def _nested(objective: Objective) -> str:
+    return f"summed over the first {', '.join(map(str, objective.nested))} and all numbers of the feature"
 
 
 def _factor(number: float, sign: str) -> str:

@@ -63,6 +63,10 @@ class Objective:
         ramp: brings margin or negatives in during the training, or None.
         classifier: how t and z become a loss: a softmax (with label smoothing), or one sigmoid per class.
         subcenters: K weight rows per class, [C, K, d], and how their cosines become cos θ_j; None (and K = 1): one row.
+        nested: sizes k < d, ascending. The loss is then the sum of this loss over the first k numbers of features and
+            class weights, for each k, and over all d. Each has learned scales and running figures of its own; a bias is
+            shared. Empty: all d only. Source: Kusupati et al. 2022, Matryoshka Representation Learning, Eq. 1 with all
+            c_m = 1, and their MRL-E, which shares the class weights.
 
     `a + b` joins a loss and penalties, `0.1 * a` scales, `a.replace(margin=...)` changes a piece.
 
@@ -84,8 +88,10 @@ class Objective:
     ramp: Ramp | None = None
     classifier: roles.Classifier = Softmax()  # noqa: RUF009  # frozen
     subcenters: roles.Subcenters | None = None
+    nested: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "nested", _ascending(self.nested))
         for slot, role in ROLES.items():
             chosen = getattr(self, slot)
             if chosen is not None or slot in ("negatives", "classifier"):
@@ -314,6 +320,7 @@ class Objective:
             ramp=base.ramp or extra.ramp,
             subcenters=base.subcenters or extra.subcenters,
             eps=base.eps or extra.eps,
+            nested=base.nested or extra.nested,
         )
 
     def __mul__(self, factor: object) -> Objective:
@@ -392,6 +399,13 @@ class BoundObjective(nn.Module):
                     )
                 self.add_module(penalty.name, bound)
         self._parts: list[Statistics] = []  # the micro-batches of the current optimiser step so far
+        if spec.nested and spec.nested[-1] >= embedding_size:
+            raise InputError(
+                f"objective.nested must be sizes below {embedding_size}, the features' own, which is always trained "
+                f"too; got {spec.nested[-1]}: leave it out"
+            )
+        # the same loss of the first k numbers of features and class weights
+        self.prefixes = nn.ModuleList(dataclasses.replace(spec, nested=()).bind(k, num_classes) for k in spec.nested)
         self.accumulating = False  # whether the current optimiser step has more micro-batches to come
 
     def _warn_of_room(self) -> None:
@@ -413,6 +427,16 @@ class BoundObjective(nn.Module):
                 f"is {at_best:.2f}, and with {self.num_classes} classes in {self.embedding_size} dimensions the cosine "
                 f"of the nearest class is at least {room:.2f}; lower the margin, or raise embedding_size"
             )
+
+    @property
+    def summands(self) -> list[BoundObjective]:
+        """The losses whose sum this is, by falling size of the feature: this one, and those of its prefixes."""
+        return [self, *reversed(list(self.prefixes))]  # type: ignore[list-item]  # of a ModuleList
+
+    @property
+    def bound_pieces(self) -> list[Any]:
+        """The pieces that learn, count or keep a figure, without those of prefixes."""
+        return [piece for piece in self.children() if piece is not self.prefixes]
 
     @property
     def scale(self) -> float | Tensor | None:
@@ -442,12 +466,12 @@ class BoundObjective(nn.Module):
     @property
     def keeps_figures(self) -> bool:
         """Whether any piece has figures that training updates."""
-        return any(hasattr(piece, "observe") for piece in self.children())
+        return any(hasattr(piece, "observe") for piece in self.bound_pieces)
 
     @property
     def prepares(self) -> bool:
         """Whether a loss computed now shows its rows to pieces first."""
-        return self.moves and any(hasattr(piece, "prepare") for piece in self.children())
+        return self.moves and any(hasattr(piece, "prepare") for piece in self.bound_pieces)
 
     @contextmanager
     def prepared(self, batch: Batch | None) -> Iterator[None]:
@@ -455,7 +479,7 @@ class BoundObjective(nn.Module):
         if batch is None:
             yield
             return
-        pieces: list[Any] = [piece for piece in self.children() if hasattr(piece, "prepare")]
+        pieces = [piece for piece in self.bound_pieces if hasattr(piece, "prepare")]
         batch = dataclasses.replace(batch, earlier=sum(part.rows for part in self._parts))
         try:
             for piece in pieces:
@@ -474,14 +498,18 @@ class BoundObjective(nn.Module):
         >>> with bound.accumulate():
         ...     pass  # class_loss(...).backward() of the first micro-batches
         """
-        before, self.accumulating = self.accumulating, True
+        before = self.accumulating
+        for part in self.summands:
+            part.accumulating = True
         try:
             yield
         except BaseException:
-            self._parts.clear()  # the step failed
+            for part in self.summands:
+                part._parts.clear()  # the step failed
             raise
         finally:
-            self.accumulating = before
+            for part in self.summands:
+                part.accumulating = before
 
     def take(self, stats: Statistics) -> None:
         """Store the statistics of a micro-batch; the last one of a step updates the figures. Losses call it."""
@@ -494,13 +522,23 @@ class BoundObjective(nn.Module):
 
     def observe(self, stats: Statistics) -> None:
         """Update the running figures with the statistics of one optimiser step."""
-        for piece in self.children():
+        for piece in self.bound_pieces:
             observe = getattr(piece, "observe", None)
             if observe is not None:
                 observe(stats)
 
     def extra_repr(self) -> str:
         return f"{self.spec}, embedding_size={self.embedding_size}, num_classes={self.num_classes}"
+
+
+def _ascending(sizes: object) -> tuple[int, ...]:
+    """The sizes of prefixes, checked."""
+    if not isinstance(sizes, list | tuple):
+        raise InputError(f"objective.nested must be a list of sizes, such as [64, 128, 256]; got {checks.shown(sizes)}")
+    checked = tuple(checks.integer("objective.nested", size, low=1) for size in sizes)
+    if list(checked) != sorted(set(checked)):
+        raise InputError(f"objective.nested must be ascending sizes, each once; got {list(checked)}")
+    return checked
 
 
 def _single_term(name: str, new: object) -> Term:

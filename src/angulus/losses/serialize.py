@@ -28,7 +28,7 @@ PLAIN = ("weights", "bias", "eps", "cross_entropy")
 
 def part_names() -> tuple[str, ...]:
     """The keys that an objective's mapping may have; computed, since tables of penalties may grow."""
-    return (*PLAIN, *SLOTS, *penalties.TABLE, *ADDED)
+    return (*PLAIN, *SLOTS, *penalties.TABLE, *ADDED, "nested")
 
 
 def build_piece(slot: str, value: object) -> Any:
@@ -72,6 +72,8 @@ def to_mapping(objective: Objective) -> dict[str, Any]:
         part = getattr(objective, name)
         if part is not None:
             out[name] = _plain(part)
+    if objective.nested:
+        out["nested"] = list(objective.nested)
     return out
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from angulus import backbones
 from angulus.backbones import timm_models
-from angulus.backbones.layers import UnitFeatures
+from angulus.backbones.layers import FirstNumbers, UnitFeatures
 from angulus.core import checks, files, limits
 from angulus.core.checks import InputError
 from angulus.core.contract import (
@@ -93,6 +93,7 @@ class Model(nn.Module):
         calibration: the threshold for its scores, if it was calibrated.
         card: the text of its folder's README.md, if there is one.
         classifier: the class weights that it was trained with, if they were saved.
+        dimensions: how many numbers of a feature it keeps, the first ones; None: all. See `with_dimensions`.
         precision: of its layers: "float32", or "bfloat16" for all but the last. Set it freely.
     """
 
@@ -112,6 +113,7 @@ class Model(nn.Module):
         self.preprocessing = Preprocessing(config.contract, mean_image)
         self.sha256, self.calibration, self.card = sha256, calibration, card
         self.classifier = classifier
+        self.dimensions: int | None = None
         self.precision = "float32"
         self._at_a_time: int | None = None  # images on the CPU, once measured
 
@@ -122,8 +124,8 @@ class Model(nn.Module):
 
     @property
     def name(self) -> str:
-        """Its name in embeddings, calibrations and galleries: fingerprint and flip rule."""
-        return model_name(self.fingerprint, self.config.contract.flip)
+        """Its name in embeddings, calibrations and galleries: fingerprint, flip rule and, if not all, dimensions."""
+        return model_name(self.fingerprint, self.config.contract.flip, self.dimensions)
 
     def with_flip(self, flip: str) -> Model:
         """The same model with another rule for mirror images: "none", "sum" or "concat"."""
@@ -132,7 +134,30 @@ class Model(nn.Module):
         config = dataclasses.replace(self.config, contract=contract)
         mean_image = self.preprocessing.mean_image
         other = Model(config, self.backbone, self.sha256, self.calibration, mean_image, self.card, self.classifier)
-        other.precision, other._at_a_time = self.precision, self._at_a_time
+        other.precision, other._at_a_time, other.dimensions = self.precision, self._at_a_time, self.dimensions
+        return other
+
+    def with_dimensions(self, dimensions: int) -> Model:
+        """The same model with the first numbers of its features only, of length 1 if the whole ones are.
+
+        It names no classes. Its features are not comparable with the whole ones, so its name is another. Sizes that the
+        model was not trained for, by `objective.nested`, are warned of.
+
+        Args:
+            dimensions: from 1 to the size of its features.
+        """
+        size = self.dimensions or self.config.embedding_size
+        if checks.integer("dimensions", dimensions, low=1, high=size, hint="the size of a feature") == size:
+            return self
+        nested = self.config.about.get("nested") or []
+        if dimensions not in nested:
+            trained = f"for its first {', '.join(map(str, nested))}" if nested else "as a whole only"
+            way = "see how accurate it is, or train one with objective.nested"
+            checks.warn(f"this model was trained {trained}, and not for its first {dimensions} numbers: {way}")
+        layers = self.backbone[0] if self.config.normalize else self.backbone  # type: ignore[index]
+        cut = self.config.wrap(nn.Sequential(layers, FirstNumbers(dimensions)))
+        other = Model(self.config, cut, self.sha256, self.calibration, self.preprocessing.mean_image, self.card)
+        other.precision, other._at_a_time, other.dimensions = self.precision, self._at_a_time, dimensions
         return other
 
     @property

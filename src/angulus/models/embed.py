@@ -60,6 +60,7 @@ def run(
     *,
     batch: int = 256,
     flip: str | None = None,
+    dimensions: int | None = None,
     device: torch.device | None = None,
     precision: str = "float32",
     ranks: Ranks | None = None,
@@ -81,6 +82,7 @@ def run(
             labels ("" for an image without one) and scores (NaN for an image without one).
         batch: images that are read, decoded and saved at a time, >= 1. The next batch is decoded in threads meanwhile.
         flip: replaces the contract's rule for mirror images.
+        dimensions: keep the first numbers of each feature only; see `Model.with_dimensions`.
         device: where the model runs; None: the CPU.
         precision: "float32"; "bfloat16" is faster where the processor has its instructions, and less exact.
         ranks: the processes that share the work, each of which calls this; None: only this one.
@@ -100,7 +102,9 @@ def run(
     ranks = ranks or Ranks()
     refuse_within(source, out)
     folder = out.with_name(f"{out.name}.parts")
-    trained = ranks.run_on_all(lambda: _load(model, flip, device, precision) if isinstance(model, Path) else model)
+    trained = ranks.run_on_all(
+        lambda: _load(model, flip, dimensions, device, precision) if isinstance(model, Path) else model
+    )
     with contextlib.ExitStack() as stack:
         ranks.run_on_first(lambda: stack.enter_context(_locked(folder)))
         ranks.run_on_first(lambda: _remove_parts(folder, keep=f"{trained.name}-"))
@@ -132,10 +136,14 @@ def refuse_within(source: Path, out: Path) -> None:
         raise InputError(f"the output must not lie in the source, {source}, which the next run reads; got {out}")
 
 
-def _load(model: Path, flip: str | None, device: torch.device | None, precision: str) -> artifact.Model:
+def _load(
+    model: Path, flip: str | None, dimensions: int | None, device: torch.device | None, precision: str
+) -> artifact.Model:
     trained = artifact.load(model)
     if flip is not None:
         trained = trained.with_flip(flip)
+    if dimensions is not None:
+        trained = trained.with_dimensions(dimensions)
     trained.precision = checks.choice("precision", precision, artifact.PRECISIONS)
     return trained.to(device or torch.device("cpu"))
 

@@ -103,9 +103,12 @@ class Embedder:
     @property
     def size(self) -> int:
         """Numbers of a feature, d."""
-        return self.model.config.embedding_size * (2 if self.model.config.contract.flip == "concat" else 1)
+        size = getattr(self.model, "dimensions", None) or self.model.config.embedding_size
+        return size * (2 if self.model.config.contract.flip == "concat" else 1)
 
-    def encode(self, images: Images, *, batch_size: int = 256, progress: bool = False) -> NDArray[np.float32]:
+    def encode(
+        self, images: Images, *, batch_size: int = 256, progress: bool = False, dimensions: int | None = None
+    ) -> NDArray[np.float32]:
         """Features of images, float32 [N, d], in their order; of one image [d].
 
         The model scales the pixels and joins mirror images itself, as its contract states. Images must have the size
@@ -117,6 +120,8 @@ class Embedder:
                 takes it, uint8 [N, channels, height, width].
             batch_size: images that are decoded at a time, >= 1. It changes features by rounding only.
             progress: whether to print images/s and the time left.
+            dimensions: keep the first numbers of each feature only, for a model that was trained with
+                `objective.nested`. Compare such features with each other alone.
 
         Raises:
             checks.InputError: names the image that cannot be read, is of another size, or gets a feature that is zero,
@@ -124,16 +129,17 @@ class Embedder:
         """
         checks.integer("batch_size", batch_size, low=1)
         if _is_one(images):
-            feature: NDArray[np.float32] = self.encode([images], batch_size=batch_size)[0]
+            feature: NDArray[np.float32] = self.encode([images], batch_size=batch_size, dimensions=dimensions)[0]
             return feature
         if not isinstance(images, Iterable):
             raise InputError(f"images must be paths, Pillow images or uint8 arrays; got {type(images).__name__}")
+        model = self.model if dimensions is None else _whole(self.model).with_dimensions(dimensions)
         total = len(images) if isinstance(images, Sized) else None
         line = ProgressLine() if progress else None
-        parts = [np.empty((0, self.size), np.float32)]
+        parts = [np.empty((0, Embedder(model).size), np.float32)]
         done = 0
         for names, pixels in self._batches(images, batch_size):
-            features = self.model.embed(pixels).cpu().numpy()
+            features = model.embed(pixels).cpu().numpy()
             usable = np.isfinite(features).all(axis=1) & features.any(axis=1)
             if not usable.all():
                 which = names[int(np.flatnonzero(~usable)[0])]
@@ -172,9 +178,7 @@ class Embedder:
         """
         from angulus.models.export import export
 
-        if not isinstance(self.model, artifact.Model):
-            raise InputError("this model is an ONNX file already; copy the file")
-        return export(self.model, Path(out), **options)
+        return export(_whole(self.model), Path(out), **options)
 
     def _batches(self, images: Iterable[Any], size: int) -> Iterator[tuple[Sequence[str], torch.Tensor]]:
         """The names and pixels of the images, batch by batch; the next batch is decoded meanwhile."""
@@ -208,6 +212,16 @@ def _folder_of(source: str | os.PathLike[str], revision: str | None, token: str 
     except Exception as error:  # of the network, of the hub, or of the package
         reason = checks.one_line(error)[:300]
         raise InputError(f"{name} must be a model folder, or OWNER/NAME of a model on a hub: {reason}") from error
+
+
+def _whole(model: Embeds) -> artifact.Model:
+    """A model that is not an ONNX file."""
+    if not isinstance(model, artifact.Model):
+        raise InputError(
+            "this model is an ONNX file, which can neither be exported nor cut to dimensions; export the model folder, "
+            "with dimensions= if wanted"
+        )
+    return model
 
 
 def _is_one(images: object) -> bool:

@@ -95,7 +95,7 @@ def _need_subcenters(model: artifact.Model) -> Classifier:
 
 def _refuse_other_embeddings(model: artifact.Model, embeddings: Embeddings) -> None:
     own = split_model_name(embeddings.model)
-    if own is not None and own != (model.fingerprint, "none"):
+    if own is not None and own != (model.fingerprint, "none", None):
         raise InputError(
             f"{embeddings.source} is by {describe_model(embeddings.model)}, but class weights are compared with "
             f"features of their own model, {model.fingerprint}, without mirror images; write them by "

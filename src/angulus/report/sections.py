@@ -5,10 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from angulus.core import checks, files, redact
 from angulus.data.sets.images import Images
 from angulus.experiments import compare
 from angulus.experiments import recipe as recipes
+from angulus.experiments.measure import BY_DIMENSION
 from angulus.experiments.run_files import DIVERGED, FINDINGS, RECIPE
 from angulus.report import charts, page, summary_section, tables, task_sections, thumbnails
 from angulus.report.chart import Sheet
@@ -38,6 +41,7 @@ def build_sections(content: Content, source: Path | None = None) -> list[Section
     """All sections; the images of results' pairs come from `source`, and without one their ids are shown."""
     return [
         summary_section.summarize(content, _warnings(content)),
+        _dimensions(content.runs),
         _features(content.runs),
         *task_sections.build_tasks(content, source),
         _training(content.runs),
@@ -68,6 +72,30 @@ def _warnings(content: Content) -> str:
         warnings += [f"{run}: {sentence}" for run, seen in comparison.findings.items() for sentence in seen]
     warnings += [f"{run.name}: {seen['sentence']}" for run in single for seen in run.results.get(FINDINGS, ())]
     return "\n".join(dict.fromkeys(warnings))
+
+
+def _dimensions(runs: Sequence[FinishedRun]) -> Section:
+    """Accuracy by the first numbers of the features, of the runs with nested dimensions."""
+    nested = {run.name: run.results[BY_DIMENSION] for run in runs if BY_DIMENSION in run.results}
+    intro = (
+        "The accuracy on the test images by the first numbers of the features and class weights alone. These models "
+        "were trained for each of the sizes; angulus embed --dimensions writes such features."
+    )
+    if not nested:
+        return Section("dimensions", "Accuracy by dimension", intro)
+    curves = {
+        name: tuple(np.array([part[key] for part in parts], dtype=np.float64) for key in ("dimensions", "accuracy"))
+        for name, parts in nested.items()
+    }
+    axes = {"x_label": "numbers of the feature", "y_label": "accuracy"}
+    chart = charts.lines(curves, title="accuracy by dimension", symbol=True, **axes)  # type: ignore[arg-type]
+    rows = [
+        [name, str(part["dimensions"]), f"{100 * part['accuracy']:.2f}"]
+        for name, parts in nested.items()
+        for part in parts
+    ]
+    table = Table("Accuracy by dimension", ["run", "numbers of the feature", "accuracy in %"], rows)
+    return Section("dimensions", "Accuracy by dimension", intro, [table, Charts([chart])])
 
 
 def _features(runs: Sequence[FinishedRun]) -> Section:

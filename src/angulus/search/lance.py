@@ -19,14 +19,16 @@ from angulus.core.checks import InputError
 from angulus.search.vector_store import EXTRA, WHAT, About, Neighbours, Vectors, keys
 
 TABLE, META = "gallery", b"angulus"
-KINDS = ("ivf-pq", "hnsw")
+KINDS = ("ivf-pq", "hnsw", "int8", "binary")
 LEAST = 256  # rows that an index needs to learn its codes
 WAIT_S = 600.0  # for another process that writes; an index of a million rows takes two minutes
 
 _KEPT = timedelta(hours=1)  # how long older versions of the table stay, for processes that still read them
 _TERMS = 1000  # per condition
 _KEY = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_REFINE = 10  # times as many rows as requested are compared by their full vectors
+# times as many rows as requested are compared by their full vectors, by the type of index
+_REFINE = {"IvfRq": 30}
+_REFINE_OTHERS = 10
 
 
 class Removals:
@@ -156,15 +158,31 @@ class LanceStore:
         if count < LEAST:
             fault = f"an index learns its codes from {LEAST} rows at least"
             raise InputError(f"{fault}; {self.where} has {count}, and exact queries need none")
-        indices = extras.load("lancedb.index", EXTRA, WHAT)
         size = table.schema.field("vector").type.list_size
+        if kind == "binary" and size % 8:
+            fault = f"a binary index packs 8 numbers into a byte, so their number must be divisible by 8; got {size}"
+            raise InputError(
+                f"{fault}; embed with --dimensions {size // 8 * 8}, or use --kind int8" if size > 8 else fault
+            )
+        with self._errors_named():
+            table.create_index("vector", config=self._config(kind, size), replace=True)
+
+    def index_bytes(self) -> int:
+        """Bytes of the index: what queries keep in memory; the vectors that they compare at last stay on disk."""
+        with self._errors_named():
+            return sum(int(index.size_bytes) for index in self._open().list_indices())
+
+    @staticmethod
+    def _config(kind: str, size: int) -> Any:
+        """LanceDB's index of that kind, for vectors of that many numbers."""
+        indices = extras.load("lancedb.index", EXTRA, WHAT)
         if kind == "ivf-pq":
             parts = next(count for count in range(max(1, size // 8), 0, -1) if size % count == 0)
-            config = indices.IvfPq(distance_type="dot", num_sub_vectors=parts)
-        else:
-            config = indices.HnswSq(distance_type="dot")
-        with self._errors_named():
-            table.create_index("vector", config=config, replace=True)
+            return indices.IvfPq(distance_type="dot", num_sub_vectors=parts)
+        if kind == "hnsw":
+            return indices.HnswSq(distance_type="dot")
+        index = indices.IvfSq if kind == "int8" else indices.IvfRq
+        return index(distance_type="dot")
 
     def tidy(self) -> None:
         with self._errors_named():
@@ -176,10 +194,12 @@ class LanceStore:
         if effort is None:
             search = search.bypass_vector_index()
         else:
-            if not table.list_indices():
+            built = table.list_indices()
+            if not built:
                 fault = f"{self.where} has no index for approximate queries"
                 raise InputError(f"{fault}; build one with angulus search index, or ask for exact answers")
-            search = search.nprobes(effort).ef(max(effort, _REFINE * top)).refine_factor(_REFINE)
+            refine = _REFINE.get(built[0].index_type, _REFINE_OTHERS)
+            search = search.nprobes(effort).ef(max(effort, refine * top)).refine_factor(refine)
         with self._errors_named():
             rows = search.limit(top).select(["id", "identity", "vector", "_distance"]).to_arrow()
         number = rows["query_index"].to_numpy() if "query_index" in rows.schema.names else np.zeros(len(rows), int)
@@ -287,6 +307,8 @@ class LanceStore:
             if not panic and not isinstance(error, RuntimeError | OSError | ValueError):
                 raise
             message = f"the gallery {self.where} cannot be read or written: {checks.one_line(error):.300}"
+            if "not found" in message.lower():
+                message += "; restore its files from a copy, or make it again by angulus search add"
             raise InputError(message) from error
 
 

@@ -17,9 +17,11 @@ from angulus.search.vector_store import EXTRA, WHAT, About, Neighbours, Vectors,
 
 META = "angulus"
 KEY_VARIABLE = "QDRANT_API_KEY"
+KINDS = ("hnsw", "int8", "binary")
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _BATCH = 500  # points per request
+_OVERSAMPLING = 30.0  # times as many points as requested are compared by their full vectors, if they are quantised
 _USER = re.compile(r"://[^\s/]*@")  # user and password of a URL
 
 
@@ -98,7 +100,18 @@ class QdrantStore:
             return int(self.client.count(self.collection, exact=True).count)
 
     def index(self, kind: str) -> None:
-        checks.choice("the kind of index", kind, ("hnsw",), hint="a Qdrant server builds it by itself")
+        """Let the server keep the codes of vectors in memory, and the vectors on disk; "hnsw" undoes that."""
+        checks.choice("the kind of index", kind, KINDS, hint="a Qdrant server builds its graph by itself")
+        models = self.models
+        quantised: Any = models.Disabled.DISABLED
+        if kind == "int8":
+            config = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+            quantised = models.ScalarQuantization(scalar=config)
+        elif kind == "binary":
+            quantised = models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
+        vectors = {"": models.VectorParamsDiff(on_disk=kind != "hnsw")}
+        with self._errors_named():
+            self.client.update_collection(self.collection, vectors_config=vectors, quantization_config=quantised)
 
     def tidy(self) -> None:
         """Does nothing: the server merges its segments by itself."""
@@ -106,7 +119,10 @@ class QdrantStore:
     def nearest(self, queries: Vectors, top: int, *, effort: int | None) -> list[Neighbours]:
         models = self.models
         exact = effort is None
-        params = models.SearchParams(exact=exact, hnsw_ef=None if exact else max(effort or 0, top))
+        rescored = models.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=_OVERSAMPLING)
+        params = models.SearchParams(
+            exact=exact, hnsw_ef=None if exact else max(effort or 0, top), quantization=rescored
+        )
         shared = {"limit": top, "params": params, "with_payload": True, "with_vector": True}
         requests = [models.QueryRequest(query=query.tolist(), **shared) for query in queries]
         with self._errors_named():

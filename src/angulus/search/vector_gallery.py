@@ -128,7 +128,10 @@ class Gallery:
         return len(asked)
 
     def index(self, kind: str) -> None:
-        """Build the index for approximate queries: "ivf-pq" or "hnsw", as the store supports."""
+        """Build the index for approximate queries: "ivf-pq", "hnsw", "int8" or "binary", as the store supports.
+
+        "int8" and "binary" hold a byte or a bit per number in memory. The scores of matches are always exact cosines.
+        """
         self.about()
         with self.store.writing():
             self.store.index(kind)
@@ -280,7 +283,8 @@ def _check_same(asked: About, existing: About, source: str, where: str) -> None:
         stored, given = split_model_name(existing.model), split_model_name(asked.model)
         way = "embed the images with the gallery's model (angulus info MODEL shows a folder's fingerprint)"
         if stored and given and stored[0] == given[0]:
-            way = f"embed the images with angulus embed --flip {stored[1]}"
+            cut = "" if stored.dimensions is None else f" --dimensions {stored.dimensions}"
+            way = f"embed the images with angulus embed --flip {stored.flip}{cut}"
         fault = f"{where} holds vectors of {describe_model(existing.model)}"
         got = describe_model(asked.model)
         raise InputError(f"{fault}; {source} has those of {got}; {way}, or make another gallery")

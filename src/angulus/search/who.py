@@ -100,7 +100,9 @@ def as_gallery(model: Model, gallery: Gallery) -> Model:
             f"{where} was filled with flip {about.flip} of two embeddings per image, which one photo does not have; "
             "embed the images with angulus embed --flip, and make another gallery"
         )
-    return model if model.config.contract.flip == made_by[1] else model.with_flip(made_by[1])
+    if made_by.dimensions is not None:
+        model = model.with_dimensions(made_by.dimensions)
+    return model if model.config.contract.flip == made_by.flip else model.with_flip(made_by.flip)
 
 
 def name_of(match: Match) -> str:
