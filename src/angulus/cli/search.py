@@ -209,8 +209,8 @@ def _report_duplicates(found: list[Duplicate], *, refuse: bool) -> None:
     other = sum(one.identity != one.other_identity for one in found)
     if found and refuse:
         raise checks.InputError(
-            f"{len(found):,} photos are there under another id, {other:,} of them under another person; nothing is added; "
-            "leave them out, or give --duplicates report"
+            f"{len(found):,} photos are there under another id, {other:,} of them under another person; nothing is "
+            "added; leave them out, or give --duplicates report"
         )
     say(f"{len(found):,} photos are there under another id, {other:,} of them under another person")
 
