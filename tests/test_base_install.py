@@ -88,6 +88,7 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("search index gallery", "no data"),
     ("search expire gallery", "no data"),
     ("search export gallery copy.npz", "no data"),
+    ("serve run/model --port 0", "serve"),
     ("search threshold gallery e.npz", "no data"),
     ("data digits", None),
     *((f"data {name}", "no data") for name in ("mnist", "cifar10", "cifar100", "celeba", "faces", "luna16")),
@@ -97,6 +98,8 @@ ELSEWHERE = {"demo"}  # a minute of training: `.ci/run` runs it where nothing el
 # Modules that only these extras' commands import.
 NEED_EXTRAS = {
     "angulus.models.hub": "hub",
+    "angulus.serve.app": "serve",
+    "angulus.serve.guard": "serve",
     "angulus.kernels.blocked_kernels": "triton",
     "angulus.kernels.fused_kernels": "triton",
 }

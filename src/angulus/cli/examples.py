@@ -71,5 +71,6 @@ EXAMPLES = {  # without `angulus`, by the command's words
     "search info": "search info gallery",
     "search query": "search query gallery faces.npz --calibration run/model",
     "who": "who gallery photo.jpg --model run/model",
+    "serve": "serve gallery --model run/model",
     "list": "list backbones resnet",
 }
