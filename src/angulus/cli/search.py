@@ -61,7 +61,7 @@ def remove(
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Ids, as in the embeddings.")] = None,
     person: Annotated[
         list[str] | None,
-        typer.Option(help="A person with all photos, whom add then refuses until --readmit; repeat for several."),
+        typer.Option(help="A person with all photos, which add then refuses until --readmit; repeat for several."),
     ] = None,
 ) -> None:
     """Remove photos by id, or whole people, from the stored files as well."""
