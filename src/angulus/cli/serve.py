@@ -18,7 +18,7 @@ DEFAULT_BODY = "10M"
 
 def serve(
     where: Annotated[
-        str, typer.Argument(metavar="GALLERY|MODEL", help="A gallery as for `angulus search`, or a model folder.")
+        str, typer.Argument(metavar="WHERE", help="A gallery as for `angulus search`, or a model folder.")
     ],
     model: Annotated[Path | None, typer.Option(help="The model folder that made the gallery.")] = None,
     calibration: Annotated[
