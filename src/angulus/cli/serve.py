@@ -22,7 +22,7 @@ def serve(
     ],
     model: Annotated[Path | None, typer.Option(help="The model folder that made the gallery.")] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="A calibration, or a model folder that holds one [default: the model's own].")
+        Path | None, typer.Option(help="A calibration, or a model folder that holds one; else the model's own.")
     ] = None,
     threshold: Annotated[float | None, typer.Option(help="A threshold of your own for /search, a cosine.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; others than this machine's own need a key.")] = (

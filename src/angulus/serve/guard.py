@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import time
 from collections import OrderedDict
@@ -17,6 +18,7 @@ from starlette.responses import JSONResponse
 OPEN = ("/health", "/docs", "/openapi.json")  # without the key
 PATHS = (*OPEN, "/embed", "/verify", "/search", "/metrics")
 CLIENTS = 10_000  # whose rates are remembered
+DRAINED, DRAIN_S = 4, 5.0  # of a refused request: times the largest body, and seconds
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -80,7 +82,11 @@ class Guard:
         self.meters.working.set(self._working)
         try:
             refusal = self._refusal(scope)
-            await (refusal or self.app)(scope, self._bounded(scope, receive), watched)
+            if refusal is None:
+                await self.app(scope, self._bounded(receive), watched)
+            else:
+                await self._drain(scope, receive)
+                await refusal(scope, receive, watched)
         finally:
             self._working -= 1
             self.meters.working.set(self._working)
@@ -124,7 +130,7 @@ class Guard:
             self._clients.popitem(last=False)  # the one who was silent longest
         return 0 if tokens >= 1 else max(1.0, (1 - tokens) / rate)
 
-    def _bounded(self, scope: Message, receive: Receive) -> Receive:
+    def _bounded(self, receive: Receive) -> Receive:
         """`receive`, until the body is too large or too slow."""
         latest, size = time.monotonic() + self.limits.body_s, 0
         complete = False
@@ -141,11 +147,26 @@ class Guard:
                 raise HTTPException(408, f"{rule}; got {size:,} bytes of it", {"Connection": "close"}) from error
             size += len(message.get("body", b""))
             if size > self.limits.body:
+                if message.get("more_body"):
+                    await self._drain({"headers": ()}, receive)
                 raise HTTPException(413, self._too_large(), {"Connection": "close"})
             complete = not message.get("more_body", False)
             return message
 
         return bounded
+
+    async def _drain(self, scope: Message, receive: Receive) -> None:
+        """Read and drop what a client still sends, within limits: a connection that closes before loses the answer."""
+        if any(name == b"expect" for name, _ in scope["headers"]):  # it sends nothing until it is asked to
+            return
+        left = DRAINED * self.limits.body
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                while left > 0:
+                    message = await receive()
+                    left -= len(message.get("body", b""))
+                    if not message.get("more_body"):
+                        return
 
     def _too_large(self) -> str:
         return f"the body must have at most {self.limits.body:,} bytes; it has more; send fewer or smaller images"
