@@ -132,7 +132,9 @@ class LanceStore:
     def describe(self, about: About) -> None:
         data = self._pieces("describing a gallery")
         with self._errors_named():
-            data.update_schema_metadata({META.decode(): about.text()})
+            old = not hasattr(data, "update_schema_metadata")  # in the first versions of pylance
+            change = data.replace_schema_metadata if old else data.update_schema_metadata
+            change({META.decode(): about.text()})
 
     def put(
         self,
