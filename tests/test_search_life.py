@@ -259,6 +259,26 @@ def test_an_old_neighbours_tuple_has_no_times() -> None:
     assert life.alive(old, frozenset(), 0) is old
 
 
+def test_a_read_is_repeated_while_files_go_away_and_given_up_at_last(tmp_path: Path) -> None:
+    store = open_gallery(tmp_path / "g").store
+    Gallery(store).add(made({"ann": 1}))
+    tries = []
+
+    def read() -> str:
+        tries.append(1)
+        if len(tries) < enough:
+            raise RuntimeError("file not found")
+        return "rows"
+
+    enough = 4
+    assert store._repeated(read) == "rows" and len(tries) == 4
+    tries.clear()
+    enough = 99
+    with pytest.raises(RuntimeError, match="file not found"):
+        store._repeated(read)
+    assert len(tries) == 5
+
+
 READ = """
 import sys, time
 from pathlib import Path
