@@ -48,6 +48,10 @@ EXTRAS = (
         "triton",
         "pytorch_metric_learning",
         "playwright",
+        "fastapi",
+        "uvicorn",
+        "prometheus_client",
+        "python_multipart",
         "pytest",
     ),
 )

