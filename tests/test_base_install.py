@@ -48,6 +48,10 @@ EXTRAS = (
         "triton",
         "pytorch_metric_learning",
         "playwright",
+        "fastapi",
+        "uvicorn",
+        "prometheus_client",
+        "python_multipart",
         "pytest",
     ),
 )
@@ -86,6 +90,10 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("search query gallery e.npz", "no data"),
     ("search remove gallery 0/0.png", "no data"),
     ("search index gallery", "no data"),
+    ("search expire gallery", "no data"),
+    ("search export gallery copy.npz", "no data"),
+    ("serve run/model --port 0", "serve"),
+    ("search threshold gallery e.npz", "no data"),
     ("data digits", None),
     *((f"data {name}", "no data") for name in ("mnist", "cifar10", "cifar100", "celeba", "files", "faces")),
     *((f"data {name}", "no data") for name in ("luna16", "ms-celeb", "casia-webface")),
@@ -94,6 +102,8 @@ ELSEWHERE = {"demo"}  # a minute of training: `.ci/run` runs it where nothing el
 # Modules that only these extras' commands import.
 NEED_EXTRAS = {
     "angulus.models.hub": "hub",
+    "angulus.serve.app": "serve",
+    "angulus.serve.guard": "serve",
     "angulus.kernels.blocked_kernels": "triton",
     "angulus.kernels.fused_kernels": "triton",
 }

@@ -551,7 +551,7 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for answer in answers:
         assert answer["id"] not in [match["id"] for match in answer["matches"]]
         assert len({match["identity"] for match in answer["matches"]}) == 5
-    with pytest.raises(InputError, match="--by must be one of 'photo', 'person'"):
+    with pytest.raises(InputError, match="--by must be one of 'photo', 'person', 'template'"):
         run("query", where, tmp_path / "q.npz", "--by", "face")
     assert "hnsw over 300" in run("index", where, "--kind", "hnsw")
     monkeypatch.setattr(Calibration, "warning", "this model hardly tells people apart (AUC 0.486)")
@@ -629,7 +629,7 @@ def test_answers_by_person_are_those_of_brute_force(gallery: Gallery, exclude_se
         assert (answer.matches[0].id == query) != exclude_self
     found = gallery.query(people, top=2, exclude_self=True)
     assert all(answer.id not in [match.id for match in answer.matches] for answer in found)
-    with pytest.raises(InputError, match="by must be one of 'photo', 'person'; got 'face'"):
+    with pytest.raises(InputError, match="by must be one of 'photo', 'person', 'template'; got 'face'"):
         gallery.query(people, by="face")
 
 

@@ -65,9 +65,13 @@ EXAMPLES = {  # without `angulus`, by the command's words
     "search": "search query gallery faces.npz",
     "search add": "search add gallery faces.npz",
     "search remove": "search remove gallery NAME/PHOTO.jpg",
+    "search expire": "search expire gallery",
+    "search export": "search export gallery gallery.parquet",
+    "search threshold": "search threshold gallery strangers.npz --fpir 0.01",
     "search index": "search index gallery --kind hnsw",
     "search info": "search info gallery",
     "search query": "search query gallery faces.npz --calibration run/model",
     "who": "who gallery photo.jpg --model run/model",
+    "serve": "serve gallery --model run/model",
     "list": "list backbones resnet",
 }

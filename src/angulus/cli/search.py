@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -15,11 +15,12 @@ from angulus.core import checks
 
 if TYPE_CHECKING:
     from angulus.evaluation.protocols.calibration import Calibration
-    from angulus.search import Answer, Gallery
+    from angulus.search import Answer, Duplicate, Gallery
 
 search_app = typer.Typer(no_args_is_help=True, help="Find who, among many people, an image shows, or nobody.")
 
 SHOWN = 20  # answers in the table
+DUPLICATES = ("keep", "report", "refuse")
 
 Where = Annotated[
     str, typer.Argument(metavar="GALLERY", help="A folder (LanceDB), or http://HOST:6333/COLLECTION (Qdrant).")
@@ -32,25 +33,84 @@ def add(
     gallery: Where,
     embeddings: Embedded,
     flip: Flip = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(help="A date, or a number of days, after which the rows match no more; else the file's column."),
+    ] = None,
+    duplicates: Annotated[
+        str, typer.Option(help="Photos that are there under another id: keep; report, which compares all; or refuse.")
+    ] = "keep",
+    readmit: Annotated[bool, typer.Option("--readmit", help="Allow people again who were removed.")] = False,
     batch: Annotated[int, typer.Option(help="Rows per commit; a crash loses no committed row.")] = 10_000,
 ) -> None:
     """Add embeddings, or replace those with the same ids; makes the gallery if there is none."""
     from angulus.core.embeddings import Embeddings
 
+    checks.choice("--duplicates", duplicates, DUPLICATES)
     read, opened = Embeddings.read(embeddings), _open(gallery)
-    opened.add(read, flip=flip, batch=batch, on_rows=lambda count: say(f"{count:,} of {len(read):,} saved"))
+    if duplicates != "keep":
+        _report_duplicates(opened.duplicates(read, flip=flip), refuse=duplicates == "refuse")
+    options: dict[str, Any] = {"expires": expires, "readmit": readmit, "batch": batch}
+    opened.add(read, flip=flip, **options, on_rows=lambda count: say(f"{count:,} of {len(read):,} saved"))
     say(f"{opened.store.where}: {len(opened):,} in all")
 
 
 @search_app.command("remove")
 def remove(
     gallery: Where,
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids, as in the embeddings.")],
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Ids, as in the embeddings.")] = None,
+    person: Annotated[
+        list[str] | None,
+        typer.Option(help="A person with all photos, which add then refuses until --readmit; repeat for several."),
+    ] = None,
 ) -> None:
-    """Remove rows, from the stored files as well."""
+    """Remove photos by id, or whole people, from the stored files as well."""
     opened = _open(gallery)
-    count = opened.remove(ids)
+    if bool(ids) == bool(person):
+        raise checks.InputError(f"give ids, or people with --person; got {'both' if ids else 'neither'}")
+    count = opened.remove_people(person) if person else opened.remove(ids or [])
     say(f"{opened.store.where}: {count:,} removed, {len(opened):,} left")
+
+
+@search_app.command("expire")
+def expire(gallery: Where) -> None:
+    """Remove the rows whose time has ended, from the stored files as well; no query finds them before that."""
+    opened = _open(gallery)
+    count = opened.expire()
+    say(f"{opened.store.where}: {count:,} removed, {len(opened):,} left")
+
+
+@search_app.command("export")
+def export(
+    gallery: Where,
+    out: Annotated[
+        str, typer.Argument(metavar="OUT", help="PATH.npz, .safetensors, .parquet; or another gallery of any store.")
+    ],
+) -> None:
+    """Copy a gallery as it is now into an embeddings file, or into another gallery."""
+    from angulus.search import export
+
+    say(f"{out}: {export(_open(gallery), out):,} rows")
+
+
+@search_app.command("threshold")
+def threshold(
+    gallery: Where,
+    strangers: Annotated[Path, typer.Argument(metavar="STRANGERS", help="Embeddings of people who are not in it.")],
+    fpir: Annotated[float, typer.Option(help="The largest share of strangers who may match somebody.")] = 0.01,
+    flip: Flip = None,
+    json: JsonFile = None,
+) -> None:
+    """Find the threshold at which few enough strangers match somebody in this gallery, by measuring it."""
+    from angulus.core.embeddings import Embeddings
+
+    refuse_unwritable("--json", json)
+    found = _open(gallery).measure_strangers(Embeddings.read(strangers), fpir, flip=flip)
+    say(
+        f"threshold {found.threshold:.4f}: {_percent(found.fpir)} % of {found.strangers:,} strangers match somebody "
+        f"among {found.rows:,} rows (FPIR; at most {_percent(found.fpir_high)} % with 95 % confidence)"
+    )
+    save_json(json, asdict(found))
 
 
 @search_app.command("index")
@@ -94,7 +154,10 @@ def query(
     effort: Annotated[
         int | None, typer.Option(help="Approximate: lists or neighbours to search; 64 by default.")
     ] = None,
-    by: Annotated[str, typer.Option(help="A match is a photo, or the best photo of each person: person.")] = "photo",
+    by: Annotated[
+        str,
+        typer.Option(help="A match is a photo; a person, by the best photo; or a person by the mean photo: template."),
+    ] = "photo",
     exclude_self: Annotated[
         bool, typer.Option("--exclude-self", help="Leave out the gallery's photo with the query's own id.")
     ] = False,
@@ -138,6 +201,21 @@ def query(
             f"approximate: {100 * recall.value:.1f} % of the true {recall.top} nearest, over {recall.queries:,} queries"
         )
     save_json(json, {"threshold": limit, "warning": warning, "answers": [asdict(answer) for answer in answers]})
+
+
+def _report_duplicates(found: list[Duplicate], *, refuse: bool) -> None:
+    for one in found[:SHOWN]:
+        here, there = (f" ({who})" if who else "" for who in (one.identity, one.other_identity))
+        say(f"{one.id}{here} is the same photo as {one.other_id}{there}")
+    if len(found) > SHOWN:
+        say(f"and {len(found) - SHOWN:,} more")
+    other = sum(one.identity != one.other_identity for one in found)
+    if found and refuse:
+        raise checks.InputError(
+            f"{len(found):,} photos are there under another id, {other:,} of them under another person; nothing is "
+            "added; leave them out, or give --duplicates report"
+        )
+    say(f"{len(found):,} photos are there under another id, {other:,} of them under another person")
 
 
 def explain_error_rates(calibration: Calibration, count: int) -> list[str]:

@@ -92,7 +92,7 @@ def _by_gallery(
     loaded = as_gallery(artifact.load(folder), gallery)
     limit, calibrated = threshold, None
     if threshold is None:
-        calibrated = _own_calibration(loaded, about) if calibration is None else read_calibration(calibration)
+        calibrated = own_calibration(loaded, about) if calibration is None else read_calibration(calibration)
         limit = None if calibrated is None else threshold_of(calibrated, about, where)
     else:
         checks.number("--threshold", threshold, low=-1, high=1)
@@ -108,7 +108,7 @@ def _by_gallery(
     return asdict(found)
 
 
-def _own_calibration(model: Model, about: About) -> Calibration | None:
+def own_calibration(model: Model, about: About) -> Calibration | None:
     """The calibration in the model's folder, if it is for vectors as the gallery holds them."""
     fits = model.calibration is not None and model.calibration.model == about.model
     return model.calibration if fits else None

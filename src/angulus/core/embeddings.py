@@ -25,7 +25,7 @@ from angulus.core.formats.columns import is_missing, is_text, known_or_empty, te
 from angulus.core.id_rule import IdRule, propose, stem
 
 NUMBERS = ("norms", "detector_scores")
-TEXTS = ("labels", "groups", "media", "templates", "models", "cameras", "splits")
+TEXTS = ("labels", "groups", "media", "templates", "models", "cameras", "splits", "expires")
 MISSING = ("refuse", "fail")  # what becomes of a list's ids without embedding
 UNKNOWN_ONES = ("labels", "groups")  # columns where some texts mean unknown
 
@@ -52,6 +52,7 @@ class Embeddings:
         models: [N] of str, the model and flip rule that made each vector, as `angulus embed` names them.
         cameras: [N] of str, the camera that took each image, for re-identification.
         splits: [N] of str, such as query and gallery, or train and test.
+        expires: [N] of str, the ISO 8601 date from which on a gallery must not use the row; "" if none.
         flipped: [N, d], the embeddings of the mirrored images.
         source: where they come from, for messages and results.
         zero_vectors: "refuse"; or "keep": vectors of zeros stay, and their cosine with anything is defined as 0.
@@ -74,6 +75,7 @@ class Embeddings:
     models: NDArray[np.str_] | None = None
     cameras: NDArray[np.str_] | None = None
     splits: NDArray[np.str_] | None = None
+    expires: NDArray[np.str_] | None = None
     flipped: NDArray[np.floating[Any]] | None = None
     source: str = "these embeddings"
     zero_vectors: str = "refuse"
@@ -102,7 +104,7 @@ class Embeddings:
         """Read `.npz`, `.safetensors`, `.parquet`, a `.bin` matrix, or a folder of `.bin` files, one per image.
 
         The file holds `embeddings` [N, d] and `ids`, and optionally `norms`, `detector_scores`, `labels`, `groups`,
-        `media`, `templates`, `models`, `cameras`, `splits`, `flipped`. Whole numbers are accepted as text. A
+        `media`, `templates`, `models`, `cameras`, `splits`, `expires`, `flipped`. Whole numbers are accepted as text. A
         `.safetensors` has text as a JSON list in its metadata under the column's name, or one per line in
         `PATH.NAME.txt`; a `.bin` in such files. In a folder of `.bin` files, an id is the path below it up to its image
         suffix: `A/1.jpg` of `A/1.jpg_arcface.bin`. A warning names other columns, which are not read. Checksums are

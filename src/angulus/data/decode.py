@@ -38,6 +38,10 @@ _ORIENTATION = 0x0112  # the EXIF tag for the image's orientation; 1: upright
 _STRIP = 1_000_000  # pixels blended at a time
 
 
+class TooManyPixelsError(InputError):
+    """An image of more pixels than are decoded, by its header."""
+
+
 @dataclass(frozen=True)
 class Header:
     """The size and kind of an image before it is decoded."""
@@ -131,9 +135,9 @@ def _open(data: bytes, what: str) -> tuple[Image.Image, Header, bool]:
     return image, Header(kind, image.width, image.height), whole
 
 
-def _too_large(what: str, size: str) -> InputError:
+def _too_large(what: str, size: str) -> TooManyPixelsError:
     most = limits.most_unpacked() // BYTES_PER_PIXEL
-    return InputError(f"{what} must have at most {most:,} pixels; its header says {size}; {limits.RAISE}")
+    return TooManyPixelsError(f"{what} must have at most {most:,} pixels; its header says {size}; {limits.RAISE}")
 
 
 def _whole(data: bytes, kind: str) -> bool:

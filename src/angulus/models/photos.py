@@ -38,8 +38,12 @@ class ChosenFace:
 
 def read_photo(path: Path, config: Config, choice: FaceChoice | None) -> torch.Tensor:
     """An image file as uint8 [channels, height, width] of the model's size."""
-    data = read_image(path)
-    return pixels_of(data if choice is None else _crop(data, path, choice), config, str(path))
+    return photo_pixels(read_image(path), str(path), config, choice)
+
+
+def photo_pixels(data: bytes, what: str, config: Config, choice: FaceChoice | None) -> torch.Tensor:
+    """An encoded image as uint8 [channels, height, width] of the model's size; errors call it `what`."""
+    return pixels_of(data if choice is None else _crop(data, what, choice), config, what)
 
 
 def choose_faces(
@@ -104,7 +108,7 @@ class FaceChoice:
         self.chosen = ChosenFace(len(faces), number, (left, top, right, bottom))
         return [replace(faces, boxes=faces.boxes[[row]], landmarks=faces.landmarks[[row]], scores=faces.scores[[row]])]
 
-    def warning(self, path: Path) -> str | None:
+    def warning(self, path: Path | str) -> str | None:
         """The warning for a photo on which another face could have been meant."""
         if self.chosen is None or self.chosen.total == 1 or self.number is not None:
             return None
@@ -116,14 +120,14 @@ class FaceChoice:
         )
 
 
-def _crop(photo: bytes, path: Path, choice: FaceChoice) -> bytes:
+def _crop(photo: bytes, path: str, choice: FaceChoice) -> bytes:
     """The chosen face of a photo, cut out and aligned as `angulus prepare faces` does."""
     from angulus.data.faces import align
 
     if not photo:
         raise checks.InputError(f"{path} must be an image; it is empty")
     try:
-        (outcome,) = align.process([Row(str(path), photo, "")], choice, choice.crops)
+        (outcome,) = align.process([Row(path, photo, "")], choice, choice.crops)
     except checks.InputError as error:
         raise checks.InputError(f"{path}: {error}") from error
     if outcome.row is None:
@@ -144,12 +148,14 @@ def read_crop_or_photo(
         detector: as `choose_faces` takes it; None: mtcnn.
         face: which one, counted from the left, from 1; None: the largest.
     """
-    if detector is None and face is None and (config.contract.template is None or _is_crop(path, config)):
+    plain = detector is None and face is None
+    if plain and (config.contract.template is None or is_crop(read_image(path), config, str(path))):
         return read_photo(path, config, None), None
     choice = choose_faces(config, detector or "mtcnn", [face])[0]
     return read_photo(path, config, choice), choice
 
 
-def _is_crop(path: Path, config: Config) -> bool:
-    header = decode.header(read_image(path), str(path))
+def is_crop(data: bytes, config: Config, what: str) -> bool:
+    """Whether an encoded image has the model's size."""
+    header = decode.header(data, what)
     return (header.height, header.width) == config.image_size

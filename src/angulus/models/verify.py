@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from angulus.core import checks
 from angulus.core.checks import InputError
@@ -77,21 +78,36 @@ def verify(
             that cannot be read or is of another size, a photo without a face, a feature of length zero.
     """
     checks.number("prior", prior, low=0, high=1, open_low=True, open_high=True)
-    limit = _limit(model, threshold)
+    _limit(model, threshold)  # before any image is read
     paths = (first, second)
-    fits = model.calibration is not None and model.calibration.model == model.name
-    calibration = model.calibration if fits else None
     choices = choose_faces(model.config, detector, faces)
     images = [read_photo(path, model.config, choice) for path, choice in zip(paths, choices, strict=True)]
-    score, norms = _compare(model, images, first, second)
+    features = model.embed(torch.stack(images)).cpu().numpy()
+    decided = decide(model, features, (str(first), str(second)), threshold=threshold, prior=prior)
     taken = tuple(choice.chosen for choice in choices if choice is not None and choice.chosen is not None)
     warnings = [choice.warning(path) for path, choice in zip(paths, choices, strict=True) if choice is not None]
-    warnings.append(None if calibration is None else calibration.warning)
-    issued = tuple(warning for warning in warnings if warning)
+    issued = (*(warning for warning in warnings if warning), *decided.warnings)
     for warning in issued:
         checks.warn(warning)
+    return replace(decided, faces=taken, warnings=issued)
+
+
+def decide(
+    model: Model,
+    features: NDArray[np.float32],
+    names: tuple[str, str] = ("the first image", "the second image"),
+    *,
+    threshold: float | None = None,
+    prior: float = 0.5,
+) -> Decision:
+    """The decision on two images by their features [2, d], as `verify` makes it; errors call them by `names`."""
+    limit = _limit(model, threshold)
+    score, norms = _compare(features, names)
+    fits = model.calibration is not None and model.calibration.model == model.name
+    calibration = model.calibration if fits else None
+    warnings = () if calibration is None or not calibration.warning else (calibration.warning,)
     probability = None if calibration is None else float(calibration.probability([score], prior)[0])
-    decided = Decision(score >= limit, score, limit, norms, probability=probability, faces=taken, warnings=issued)
+    decided = Decision(score >= limit, score, limit, norms, probability=probability, warnings=warnings)
     if calibration is None or threshold is not None:
         return decided
     rates = {name: getattr(calibration, name) for name in ("fmr", "impostors", "fnmr", "genuine")}
@@ -112,12 +128,12 @@ def _limit(model: Model, threshold: float | None) -> float:
     return model.calibration.threshold.value
 
 
-def _compare(model: Model, pixels: list[torch.Tensor], first: Path, second: Path) -> tuple[float, tuple[float, float]]:
+def _compare(given: NDArray[np.float32], names: tuple[str, str]) -> tuple[float, tuple[float, float]]:
     """The cosine, in float64, and both norms."""
-    features = model.embed(torch.stack(pixels)).cpu().numpy().astype(np.float64)
+    features = given.astype(np.float64)
     norms = np.linalg.norm(features, axis=1)
-    for path, norm in zip((first, second), norms, strict=True):
+    for name, norm in zip(names, norms, strict=True):
         if not 0 < norm < np.inf:
-            raise InputError(f"the feature of {path} must have a length > 0, or it has no angle; got {norm:g}")
+            raise InputError(f"the feature of {name} must have a length > 0, or it has no angle; got {norm:g}")
     score = float(np.clip(features[0] @ features[1] / norms[0] / norms[1], -1, 1))
     return score, (float(norms[0]), float(norms[1]))

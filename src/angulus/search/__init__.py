@@ -1,5 +1,7 @@
 """Galleries of known people, to identify the person in an image; in LanceDB on this machine, or on a Qdrant server."""
 
+from angulus.search.life import Duplicate, OpenSet
+from angulus.search.transfer import export
 from angulus.search.vector_gallery import (
     EFFORT,
     Answer,
@@ -16,11 +18,14 @@ __all__ = [
     "EFFORT",
     "About",
     "Answer",
+    "Duplicate",
     "Gallery",
     "Match",
     "Neighbours",
+    "OpenSet",
     "Recall",
     "VectorStore",
+    "export",
     "false_positives",
     "open_gallery",
     "threshold_of",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -16,19 +15,21 @@ import pyarrow.compute as pc
 
 from angulus.core import checks, extras, files, limits
 from angulus.core.checks import InputError
-from angulus.search.vector_store import EXTRA, WHAT, About, Neighbours, Vectors, keys
+from angulus.search.vector_store import EXTRA, KEY, WHAT, About, Neighbours, Vectors, keys
 
 TABLE, META = "gallery", b"angulus"
 KINDS = ("ivf-pq", "hnsw", "int8", "binary")
+EXPIRES = pa.field("expires", pa.int64())  # seconds of Unix time; a gallery made before this column lacks it
 LEAST = 256  # rows that an index needs to learn its codes
 WAIT_S = 600.0  # for another process that writes; an index of a million rows takes two minutes
 
 _KEPT = timedelta(hours=1)  # how long older versions of the table stay, for processes that still read them
 _TERMS = 1000  # per condition
-_KEY = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # times as many rows as requested are compared by their full vectors, by the type of index
 _REFINE = {"IvfRq": 30}
 _REFINE_OTHERS = 10
+_ROWS = 10_000  # read at a time
+_TRIES = 5  # of a query while another process removes the files that it reads
 
 
 class Removals:
@@ -52,7 +53,7 @@ class Removals:
         except InputError as error:
             raise InputError(f"{wrong} ({error})") from error
         keys = content.get("keys") if isinstance(content, dict) else None
-        if not isinstance(keys, list) or not all(isinstance(key, str) and _KEY.fullmatch(key) for key in keys):
+        if not isinstance(keys, list) or not all(isinstance(key, str) and KEY.fullmatch(key) for key in keys):
             raise InputError(wrong)
         return keys
 
@@ -69,8 +70,8 @@ class LanceStore:
 
     A process that dies within a `put` leaves the table unchanged; a power failure may lose what the system has not yet
     written to disk. Deleting rewrites the files that held the rows, so that nothing of them remains; the keys are
-    written down first, and the next process that opens the gallery finishes what a crash stopped. A process that reads
-    at that moment may have to repeat its query.
+    written down first, and the next process that opens the gallery finishes what a crash stopped. A query whose files
+    are deleted at that moment is repeated.
 
     Args:
         folder: made when something is added.
@@ -124,18 +125,36 @@ class LanceStore:
             pa.field("id", pa.string(), nullable=False),
             pa.field("identity", pa.string()),
             pa.field("vector", pa.list_(pa.float32(), about.size), nullable=False),
+            EXPIRES,
         ]
         schema = pa.schema(fields, metadata={META: about.text().encode()})
         with self._errors_named():
             self._table = _lancedb().connect(str(self.folder)).create_table(TABLE, schema=schema)
 
-    def put(self, ids: Sequence[str], identities: Sequence[str | None], vectors: Vectors) -> None:
+    def describe(self, about: About) -> None:
+        data = self._pieces("describing a gallery")
+        with self._errors_named():
+            old = not hasattr(data, "update_schema_metadata")  # in the first versions of pylance
+            change = data.replace_schema_metadata if old else data.update_schema_metadata
+            change({META.decode(): about.text()})
+
+    def put(
+        self,
+        ids: Sequence[str],
+        identities: Sequence[str | None],
+        vectors: Vectors,
+        expires: Sequence[int | None] = (),
+    ) -> None:
         table = self._open()
+        if EXPIRES.name not in table.schema.names:
+            with self._errors_named():
+                table.add_columns(EXPIRES)
         columns = [
             pa.array(keys(ids)),
             pa.array(list(ids), pa.string()),
             pa.array(list(identities), pa.string()),
             pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(vectors).ravel()), vectors.shape[1]),
+            pa.array(list(expires) or [None] * len(ids), EXPIRES.type),
         ]
         with self._errors_named():
             merge = table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
@@ -151,6 +170,17 @@ class LanceStore:
     def count(self) -> int:
         with self._errors_named():
             return int(self._open().count_rows())
+
+    def rows(self, *, people: Collection[str] | None = None, expired: int | None = None) -> Iterator[Neighbours]:
+        condition: Any = None if people is None else pc.field("identity").isin(list(people))
+        if expired is not None:
+            if EXPIRES.name not in self._latest().schema.names:
+                return
+            condition = pc.field(EXPIRES.name) <= expired
+        data = self._pieces("listing a gallery")
+        with self._errors_named():
+            for batch in data.to_batches(self._columns(), filter=condition, batch_size=_ROWS):
+                yield _neighbours(batch)
 
     def index(self, kind: str) -> None:
         checks.choice("the kind of index", kind, KINDS)
@@ -200,14 +230,34 @@ class LanceStore:
                 raise InputError(f"{fault}; build one with angulus search index, or ask for exact answers")
             refine = _REFINE.get(built[0].index_type, _REFINE_OTHERS)
             search = search.nprobes(effort).ef(max(effort, refine * top)).refine_factor(refine)
+        search = search.limit(top).select([*self._columns(), "_distance"])
         with self._errors_named():
-            rows = search.limit(top).select(["id", "identity", "vector", "_distance"]).to_arrow()
-        number = rows["query_index"].to_numpy() if "query_index" in rows.schema.names else np.zeros(len(rows), int)
-        size = table.schema.field("vector").type.list_size
-        vectors = rows["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
-        ids, identities = rows["id"].to_pylist(), rows["identity"].to_pylist()
-        places = [np.flatnonzero(number == query) for query in range(len(queries))]
-        return [Neighbours([ids[k] for k in at], [identities[k] for k in at], vectors[at]) for at in places]
+            rows = self._repeated(search.to_arrow)
+        if "query_index" not in rows.schema.names:
+            return [_neighbours(rows)]
+        number = rows["query_index"].to_numpy()
+        return [_neighbours(rows.take(np.flatnonzero(number == query))) for query in range(len(queries))]
+
+    def _columns(self) -> list[str]:
+        """The columns that a row of the gallery is read from."""
+        return [name for name in ("id", "identity", "vector", EXPIRES.name) if name in self._open().schema.names]
+
+    def _repeated(self, read: Callable[[], Any]) -> Any:
+        """What `read` gives; if a removal deletes the files that it reads, it reads the version that followed."""
+        for _ in range(_TRIES - 1):
+            try:
+                return read()
+            except (RuntimeError, OSError, ValueError):
+                with self._errors_named():
+                    self._table.checkout_latest()
+        return read()
+
+    def _pieces(self, what: str) -> Any:
+        """The latest version of the table, as pylance reads and rewrites it."""
+        extras.require(EXTRA, what, "lance")
+        table = self._latest()
+        with self._errors_named():
+            return table.to_lance()
 
     def _exists(self) -> bool:
         """Whether there is a gallery; the remains of a process that died while making one are not."""
@@ -310,6 +360,16 @@ class LanceStore:
             if "not found" in message.lower():
                 message += "; restore its files from a copy, or make it again by angulus search add"
             raise InputError(message) from error
+
+
+def _neighbours(rows: Any) -> Neighbours:
+    """The rows of an Arrow table or batch."""
+    vectors = rows["vector"]
+    vectors = vectors.combine_chunks() if isinstance(vectors, pa.ChunkedArray) else vectors
+    flat = vectors.flatten().to_numpy(zero_copy_only=False)
+    expires = rows[EXPIRES.name].to_pylist() if EXPIRES.name in rows.schema.names else ()
+    ids, identities = rows["id"].to_pylist(), rows["identity"].to_pylist()
+    return Neighbours(ids, identities, flat.reshape(-1, vectors.type.list_size), expires)
 
 
 def _lancedb() -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -22,6 +22,7 @@ KINDS = ("hnsw", "int8", "binary")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _BATCH = 500  # points per request
 _OVERSAMPLING = 30.0  # times as many points as requested are compared by their full vectors, if they are quantised
+_PAYLOAD = ("id", "identity", "expires")
 _USER = re.compile(r"://[^\s/]*@")  # user and password of a URL
 
 
@@ -74,10 +75,21 @@ class QdrantStore:
             if self.about() != about:  # another process may have made it since
                 raise
 
-    def put(self, ids: Sequence[str], identities: Sequence[str | None], vectors: Vectors) -> None:
+    def describe(self, about: About) -> None:
+        with self._errors_named():
+            self.client.update_collection(self.collection, metadata={META: about.text()})
+
+    def put(
+        self,
+        ids: Sequence[str],
+        identities: Sequence[str | None],
+        vectors: Vectors,
+        expires: Sequence[int | None] = (),
+    ) -> None:
+        columns = zip(keys(ids), vectors, ids, identities, expires or [None] * len(ids), strict=True)
         points = [
-            self.models.PointStruct(id=key, vector=vector.tolist(), payload={"id": name, "identity": identity})
-            for key, name, identity, vector in zip(keys(ids), ids, identities, vectors, strict=True)
+            self.models.PointStruct(id=key, vector=vector.tolist(), payload=dict(zip(_PAYLOAD, texts, strict=True)))
+            for key, vector, *texts in columns
         ]
         with self._errors_named():
             for start in range(0, len(points), _BATCH):
@@ -98,6 +110,22 @@ class QdrantStore:
     def count(self) -> int:
         with self._errors_named():
             return int(self.client.count(self.collection, exact=True).count)
+
+    def rows(self, *, people: Collection[str] | None = None, expired: int | None = None) -> Iterator[Neighbours]:
+        models = self.models
+        asked = []
+        if people is not None:
+            asked.append(models.FieldCondition(key="identity", match=models.MatchAny(any=list(people))))
+        if expired is not None:
+            asked.append(models.FieldCondition(key="expires", range=models.Range(lte=expired)))
+        size, more = getattr(self.about(), "size", 1), None
+        with self._errors_named():
+            while True:
+                shared = {"limit": _BATCH, "offset": more, "with_payload": True, "with_vectors": True}
+                points, more = self.client.scroll(self.collection, models.Filter(must=asked), **shared)
+                yield self._neighbours(points, size)
+                if more is None:
+                    return
 
     def index(self, kind: str) -> None:
         """Let the server keep the codes of vectors in memory, and the vectors on disk; "hnsw" undoes that."""
@@ -133,7 +161,8 @@ class QdrantStore:
     def _neighbours(points: Sequence[Any], size: int) -> Neighbours:
         vectors = np.array([point.vector for point in points], dtype=np.float32).reshape(-1, size)
         payloads = [point.payload for point in points]
-        return Neighbours([item["id"] for item in payloads], [item["identity"] for item in payloads], vectors)
+        ids, identities, expires = ([item.get(name) for item in payloads] for name in _PAYLOAD)
+        return Neighbours(ids, identities, vectors, expires)
 
     @contextmanager
     def _errors_named(self) -> Iterator[None]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,17 @@ from angulus.core.checks import InputError
 from angulus.core.contract import describe_model, split_model_name
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.protocols.calibration import Calibration
+from angulus.search import life
 from angulus.search.lance import LanceStore
 from angulus.search.qdrant import QdrantStore
 from angulus.search.vector_store import About, Neighbours, VectorStore, keys
 
 EFFORT = 64  # lists or neighbours that an approximate query searches
 
-BY = ("photo", "person")  # what a match is
+BY = ("photo", "person", "template")  # what a match is
 
 _MORE = 4  # times as many rows are looked at if those looked at show too few people
+_SHORTLIST = 20  # people whose templates are compared
 _MARGIN = 10  # extra rows: a store ranks in float32, and answers are ranked in float64
 _QUERIES = 256  # at a time
 _FUSED = 10_000  # rows checked at a time
@@ -71,27 +73,33 @@ class Gallery:
         embeddings: Embeddings,
         *,
         flip: str | None = None,
+        expires: str | None = None,
+        readmit: bool = False,
         batch: int = 10_000,
         on_rows: Callable[[int], None] | None = None,
     ) -> int:
         """Add all embeddings, replacing rows with the same ids; returns how many.
 
         Args:
-            embeddings: of the gallery's model; their labels are the identities.
+            embeddings: of the gallery's model; their labels are the identities, and `expires` when a row ends.
             flip: fuse with the mirrored images' embeddings: None, "sum" or "concat".
+            expires: for all rows: a date, or a number of days; None: as the embeddings say.
+            readmit: allow people of the embeddings again who were removed from the gallery.
             batch: rows per commit, >= 1.
             on_rows: called with the number of committed rows after each commit; a crash loses none of them, and adding
                 again completes the rest.
 
         Raises:
             checks.InputError: another model, dimension or flip than the gallery's; a folder that is not a gallery;
-                a vector that cannot be fused; another process that writes the gallery for too long.
+                a vector that cannot be fused; photos of a removed person without `readmit`; another process that writes
+                the gallery for too long.
         """
         checks.integer("batch", batch, low=1)
         ids = embeddings.ids.tolist()
         known = [""] * len(ids) if embeddings.labels is None else embeddings.labels.tolist()
         labels = [name or None for name in known]
         _check_writable([*ids, *filter(None, labels)], embeddings.source)
+        ends = life.ends(embeddings, expires)
         about = _about(embeddings, flip)
         self._check_same(about, embeddings.source)
         if flip is not None:
@@ -100,11 +108,12 @@ class Gallery:
         with self.store.writing():
             if not self._check_same(about, embeddings.source):  # again: another process may have made it since
                 self.store.create(about)
+            self.admit(labels, embeddings.source, readmit=readmit)
             for start in range(0, len(ids), batch):
                 part = slice(start, start + batch)
                 rows = np.arange(len(ids))[part]
                 vectors = embeddings.unit(rows, flip=flip, dtype=np.float32).astype(np.float32, copy=False)
-                self.store.put(ids[part], labels[part], vectors)
+                self.store.put(ids[part], labels[part], vectors, ends[part])
                 if on_rows is not None:
                     on_rows(int(rows[-1]) + 1)
             self.store.tidy()
@@ -123,9 +132,64 @@ class Gallery:
                 named = ", ".join(map(repr, missing[:3])) + (", ..." if len(missing) > 3 else "")
                 fault = f"{len(missing)} of the {len(asked)} ids are not in {self.store.where}: {named}"
                 raise InputError(f"{fault}; nothing is removed")
-            if present:
-                self.store.delete(sorted(present))
+            self._delete(sorted(present))
         return len(asked)
+
+    def remove_people(self, people: list[str]) -> int:
+        """Remove people with all their photos; returns how many photos.
+
+        From the first step on no query finds them, and `add` refuses their photos until it is given `readmit`: the
+        gallery keeps a digest of each name. A killed command is completed by giving it again, or by `expire`. A person
+        without photo here is an error, and nothing is removed, unless that person was removed before.
+        """
+        _check_writable(people, "the command")
+        self._existing()
+        asked = list(dict.fromkeys(people))
+        with self.store.writing():
+            about = self._existing()
+            rows = [
+                pair for part in self.store.rows(people=asked) for pair in zip(part.ids, part.identities, strict=True)
+            ]
+            known = about.removed | set(keys([who for _, who in rows if who]))
+            missing = [who for who, key in zip(asked, keys(asked), strict=True) if key not in known]
+            if missing:
+                fault = f"{len(missing)} of the {len(asked)} people are not in {self.store.where}"
+                raise InputError(f"{fault}: {checks.shown(missing)}; nothing is removed")
+            self.store.describe(replace(about, removed=about.removed | set(keys(asked))))
+            self._delete([name for name, _ in rows])
+        return len(rows)
+
+    def expire(self) -> int:
+        """Remove the rows whose time has ended, which no query finds any more, from the files too; returns how many.
+
+        It also removes the photos that a killed `remove_people` left.
+        """
+        self._existing()
+        with self.store.writing():
+            about, second = self._existing(), life.now()
+            parts = self.store.rows() if about.removed else self.store.rows(expired=int(second))
+            ended = {
+                name for part in parts for name in set(part.ids) - set(life.alive(part, about.removed, second).ids)
+            }
+            self._delete(sorted(ended))
+        return len(ended)
+
+    def _delete(self, ids: list[str]) -> None:
+        if ids:
+            self.store.delete(ids)
+
+    def admit(self, labels: Sequence[str | None], source: str, *, readmit: bool = False) -> None:
+        """Refuse photos of removed people, or end their removal; within `store.writing()`."""
+        about = self._existing()
+        people = sorted(set(filter(None, labels))) if about.removed else []
+        back = {who: key for who, key in zip(people, keys(people), strict=True) if key in about.removed}
+        if back and not readmit:
+            count = sum(who in back for who in labels)
+            fault = f"{count:,} rows of {source} are of people who were removed from {self.store.where}"
+            way = "leave them out, or allow these people again with --readmit"
+            raise InputError(f"{fault}: {checks.shown(list(back))}; nothing is added; {way}")
+        if back:
+            self.store.describe(replace(about, removed=about.removed - set(back.values())))
 
     def index(self, kind: str) -> None:
         """Build the index for approximate queries: "ivf-pq", "hnsw", "int8" or "binary", as the store supports.
@@ -154,9 +218,10 @@ class Gallery:
             threshold: cosine in [-1, 1]; None: return the best, however low.
             effort: None: exact, every row is compared; else approximate, through the index: how many lists or
                 neighbours to search, >= 1.
-            by: "photo"; or "person": of each person only the best row; a row without identity is a person of its own.
+            by: "photo"; "person": of each person only the best row; a row without identity is a person of its own; or
+                "template": the 20 people (or `top`) with the best rows, by the mean of all unit vectors of each.
                 Fewer than `top` are returned if the nearest rows, up to 256 MiB of them, show no more people.
-            exclude_self: leave out the row with the query's own id.
+            exclude_self: leave out the row with the query's own id; not with "template", whose means hold it.
 
         Raises:
             checks.InputError: another model, dimension or flip, an empty gallery, effort without an index.
@@ -167,30 +232,54 @@ class Gallery:
         if effort is not None:
             checks.integer("effort", effort, low=1)
         about = self.about()
-        _check_same(_about(embeddings, flip), about, embeddings.source, self.store.where)
+        check_same(_about(embeddings, flip), about, embeddings.source, self.store.where)
         checks.choice("by", by, BY)
+        if by == "template" and exclude_self:
+            raise InputError("exclude_self goes with by photo or person; the templates of people hold the query itself")
         count = self.store.count()
         top = min(top, count)
         checks.integer("top", top, high=max(1, MOST_MATCHES // len(embeddings)), hint=f"of {len(embeddings):,} queries")
         effort = None if effort is None else min(effort, count)
-        step = max(1, min(_QUERIES, _BYTES // (4 * about.size * (top + _MARGIN))))
+        people, second = (max(top, _SHORTLIST) if by == "template" else top), life.now()
+        few, most = people + _MARGIN, min(count, _BYTES // (4 * about.size))
+        step = max(1, min(_QUERIES, _BYTES // (4 * about.size * few)))
         answers = []
         for start in range(0, len(embeddings), step):
             rows = np.arange(start, min(start + step, len(embeddings)))
             queries = embeddings.unit(rows, flip=flip, dtype=np.float64).astype(np.float64, copy=False)
-            found = self.store.nearest(queries.astype(np.float32), top + _MARGIN, effort=effort)
+            found = self.store.nearest(queries.astype(np.float32), few, effort=effort)
+            ranked = []
             for row, query, near in zip(rows.tolist(), queries, found, strict=True):
-                own = str(embeddings.ids[row])
-                ranked = _ranked(query, near, by, own if exclude_self else None)
-                wanted = top + _MARGIN
-                most = min(count, _BYTES // (4 * about.size))
-                while len(ranked) < top and len(near.ids) >= wanted and wanted < most:
-                    wanted = min(_MORE * wanted, most)  # one person's photos may fill any number of rows
+                own, wanted = str(embeddings.ids[row]) if exclude_self else None, few
+                ranked.append(_ranked(query, life.alive(near, about.removed, second), by, own))
+                while len(ranked[-1]) < people and len(near.ids) >= wanted and wanted < most:
+                    wanted = min(_MORE * wanted, most)  # one person's photos, or expired ones, may fill many rows
                     (near,) = self.store.nearest(query[None].astype(np.float32), wanted, effort=effort)
-                    ranked = _ranked(query, near, by, own if exclude_self else None)
-                kept = tuple(match for match in ranked[:top] if threshold is None or match.score >= threshold)
-                answers.append(Answer(own, kept))
+                    ranked[-1] = _ranked(query, life.alive(near, about.removed, second), by, own)
+            if by == "template":
+                ranked = self._by_template(queries, ranked, about, second)
+            for row, matches in zip(rows.tolist(), ranked, strict=True):
+                kept = tuple(match for match in matches[:top] if threshold is None or match.score >= threshold)
+                answers.append(Answer(str(embeddings.ids[row]), kept))
         return answers
+
+    def _by_template(
+        self, queries: NDArray[np.float64], found: list[list[Match]], about: About, second: float
+    ) -> list[list[Match]]:
+        """The people found, by the cosine with the mean of all their photos; a match names the best of those photos."""
+        people = {match.identity for matches in found for match in matches if match.identity}
+        parts = self.store.rows(people=people) if people else []
+        means = life.templates(life.alive(part, about.removed, second) for part in parts)
+
+        def score(query: NDArray[np.float64], match: Match) -> float:
+            mean = means.get(match.identity or "")
+            return match.score if mean is None else float(np.clip(query @ mean, -1, 1))
+
+        scored = (
+            [replace(match, score=score(query, match)) for match in matches]
+            for query, matches in zip(queries, found, strict=True)
+        )
+        return [sorted(matches, key=lambda match: (-match.score, match.id)) for matches in scored]
 
     def recall(
         self,
@@ -227,7 +316,7 @@ class Gallery:
         """Whether there is a gallery; refuse vectors that do not belong in it."""
         existing = self.store.about()
         if existing is not None:
-            _check_same(about, existing, source, self.store.where)
+            check_same(about, existing, source, self.store.where)
         return existing is not None
 
     def _existing(self) -> About:
@@ -242,6 +331,29 @@ class Gallery:
         if not self.store.count():
             raise InputError(f"the gallery in {self.store.where} is empty; fill it with angulus search add")
         return about
+
+    def duplicates(self, embeddings: Embeddings, *, flip: str | None = None) -> list[life.Duplicate]:
+        """Photos of the embeddings that the gallery, or an earlier row of them, holds under another id."""
+        exists = self._check_same(_about(embeddings, flip), embeddings.source)
+        labels = [None] * len(embeddings) if embeddings.labels is None else embeddings.labels.tolist()
+        unit = embeddings.unit(flip=flip, dtype=np.float32).astype(np.float32, copy=False)
+        new = Neighbours(embeddings.ids.tolist(), [name or None for name in labels], unit)
+        return list(life.find_duplicates(new, (lambda: self.store.rows()) if exists else (lambda: ())))
+
+    def measure_strangers(self, strangers: Embeddings, fpir: float, *, flip: str | None = None) -> life.OpenSet:
+        """The threshold at which at most a share `fpir` of strangers match somebody in this gallery; `life.open_set`.
+
+        Raises:
+            checks.InputError: strangers whose labels are people of the gallery; too few of them.
+        """
+        answers = self.query(strangers, top=1, flip=flip)
+        names = set() if strangers.labels is None else set(filter(None, strangers.labels.tolist()))
+        known = {who for part in self.store.rows(people=names) for who in part.identities} if names else set()
+        if known:
+            fault = f"{len(known)} people of {strangers.source} are in {self.store.where}, and no strangers to it"
+            raise InputError(f"{fault}: {checks.shown(sorted(map(str, known)))}; leave their images out")
+        best = [answer.matches[0].score if answer.matches else -1.0 for answer in answers]
+        return life.open_set(best, fpir, len(self))
 
 
 def open_gallery(where: str | Path) -> Gallery:
@@ -277,7 +389,7 @@ def _about(embeddings: Embeddings, flip: str | None) -> About:
     return About(size, embeddings.model, flip)
 
 
-def _check_same(asked: About, existing: About, source: str, where: str) -> None:
+def check_same(asked: About, existing: About, source: str, where: str) -> None:
     """Refuse vectors that cannot be compared with the gallery's."""
     if asked.model != existing.model:
         stored, given = split_model_name(existing.model), split_model_name(asked.model)

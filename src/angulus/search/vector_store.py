@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +20,7 @@ from angulus.core.checks import InputError
 Vectors = NDArray[np.float32]
 FORMAT = 1
 EXTRA, WHAT = "search", "a gallery"  # the extra that installs every store, and what needs it
+KEY = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,12 @@ class About:
     size: int  # d, numbers per vector
     model: str | None = None  # the model and flip rule that made them, as embeddings state it; None if they do not
     flip: str | None = None  # how they were fused with the vectors of mirror images: None, "sum" or "concat"
+    removed: frozenset[str] = field(default=frozenset(), compare=False)  # keys of removed people, who stay refused
 
     def text(self) -> str:
         """This description as JSON."""
-        return json.dumps({"format": FORMAT, **asdict(self)})
+        removed = {"removed": sorted(self.removed)} if self.removed else {}
+        return json.dumps({"format": FORMAT, "size": self.size, "model": self.model, "flip": self.flip} | removed)
 
     @staticmethod
     def read(text: object, where: str) -> About:
@@ -43,7 +47,10 @@ class About:
             content = limits.parse_json(text, "the description of its vectors")
             if content.pop("format") != FORMAT:
                 raise ValueError(f"its format is not {FORMAT}")
-            about = About(**content)
+            removed = content.pop("removed", [])
+            if not isinstance(removed, list) or not all(isinstance(key, str) and KEY.fullmatch(key) for key in removed):
+                raise ValueError("removed must list the keys of people")
+            about = About(**content, removed=frozenset(removed))
             checks.integer("its size", about.size, low=1)
             if not isinstance(about.model, str | None):
                 raise ValueError(f"its model must be a name or null; got {checks.shown(about.model)}")
@@ -56,11 +63,16 @@ class About:
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """K rows of a gallery, nearest first: ids, identities (None if unknown), and unit vectors [K, d] as stored."""
+    """K rows of a gallery: ids, identities (None if unknown), and unit vectors [K, d] as stored.
+
+    Those of a query are in order, nearest first. `expires` is the second (Unix time) from which on a row must not
+    match; None, or an empty sequence: never.
+    """
 
     ids: Sequence[str]
     identities: Sequence[str | None]
     vectors: Vectors
+    expires: Sequence[int | None] = ()
 
 
 class VectorStore(Protocol):
@@ -81,7 +93,16 @@ class VectorStore(Protocol):
     def create(self, about: About) -> None:
         """Make it, empty."""
 
-    def put(self, ids: Sequence[str], identities: Sequence[str | None], vectors: Vectors) -> None:
+    def describe(self, about: About) -> None:
+        """Replace its description, in one step."""
+
+    def put(
+        self,
+        ids: Sequence[str],
+        identities: Sequence[str | None],
+        vectors: Vectors,
+        expires: Sequence[int | None] = (),
+    ) -> None:
         """Add rows, replacing those with the same ids; when it returns, they survive this process."""
 
     def present(self, ids: Sequence[str]) -> set[str]:
@@ -92,6 +113,9 @@ class VectorStore(Protocol):
 
     def count(self) -> int:
         """The number of rows."""
+
+    def rows(self, *, people: Collection[str] | None = None, expired: int | None = None) -> Iterator[Neighbours]:
+        """The rows as they are now, in parts: all, those of `people`, or those that expire by the second `expired`."""
 
     def index(self, kind: str) -> None:
         """Build the index for approximate queries."""

@@ -1,0 +1,88 @@
+"""Copy a gallery: into another store, or into an embeddings file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+
+from angulus.core.checks import InputError
+from angulus.core.embeddings import Embeddings
+from angulus.core.formats import text_array
+from angulus.search import life
+from angulus.search.vector_gallery import Gallery, check_same, open_gallery
+from angulus.search.vector_store import Neighbours
+
+FILES = (".npz", ".safetensors", ".parquet")
+
+
+def export(gallery: Gallery, out: str | Path) -> int:
+    """Copy the rows as they are now into another gallery, or into an embeddings file; returns how many.
+
+    Rows whose time has ended, and those of removed people, stay behind. Another gallery also gets the list of removed
+    people. A file is written as a whole or not at all, and takes the memory of all vectors; the same command completes
+    a copy into a gallery that was stopped.
+
+    Args:
+        out: PATH.npz, .safetensors or .parquet; or a gallery as `open_gallery` takes it.
+
+    Raises:
+        checks.InputError: an empty gallery; fused vectors for a file, as no file says how they were fused; another
+            gallery that is of another model, or from which some of the people were removed.
+    """
+    about, second = gallery.about(), life.now()
+    parts = (life.alive(part, about.removed, second) for part in gallery.store.rows())
+    if "://" not in str(out) and Path(out).suffix in FILES:
+        if about.flip is not None:
+            fault = f"{gallery.store.where} holds vectors fused by flip {about.flip}, which no file can say"
+            raise InputError(f"{fault}; export it to another gallery")
+        kept = [part for part in parts if part.ids]
+        if not kept:
+            raise InputError(f"the time of all rows of {gallery.store.where} has ended; there is nothing to export")
+        rows = as_embeddings(kept, about.model, gallery.store.where)
+        rows.write(out)
+        return len(rows)
+    other, count = open_gallery(out), 0
+    if other.store.where == gallery.store.where:
+        raise InputError(f"out must be another gallery; got {out} itself")
+    with other.store.writing():
+        existing = other.store.about()
+        if existing is None:
+            other.store.create(about)
+        else:
+            check_same(about, existing, gallery.store.where, other.store.where)
+            other.store.describe(replace(existing, removed=existing.removed | about.removed))
+        for part in parts:
+            if part.ids:
+                other.admit(part.identities, gallery.store.where)
+                other.store.put(part.ids, part.identities, part.vectors, part.expires)
+            count += len(part.ids)
+        other.store.tidy()
+    return count
+
+
+def as_embeddings(parts: Sequence[Neighbours], model: str | None, source: str) -> Embeddings:
+    """Rows of a gallery as embeddings, which can be written to a file."""
+    ids = [name for part in parts for name in part.ids]
+    people = [who or "" for part in parts for who in part.identities]
+    expires = ["" if end is None else _date(end) for part in parts for end in part.expires or [None] * len(part.ids)]
+    return Embeddings(
+        np.concatenate([part.vectors for part in parts]),
+        text_array(ids),
+        labels=text_array(people) if any(people) else None,
+        models=None if model is None else np.full(len(ids), model),
+        expires=text_array(expires) if any(expires) else None,
+        source=source,
+    )
+
+
+def _date(second: int) -> str:
+    """As `moment` reads it.
+
+    >>> _date(1801389600)
+    '2027-01-31T10:00:00+00:00'
+    """
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=second)).isoformat()
