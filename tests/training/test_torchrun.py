@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -145,6 +146,33 @@ def test_a_process_that_torchrun_asks_to_end_still_says_what_happened(tmp_path: 
     done = subprocess.run(run, capture_output=True, text=True, timeout=WAIT, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode != 0
     assert done.stdout.count("said: another process of the run has ended, or did not answer") == 1
+
+
+TRAINS_AGAIN = """
+import os, time
+import angulus, tiny
+from angulus.distributed.launch import process_group
+for _ in range(3):
+    with process_group(60.0) as ranks:
+        ranks.gather_objects(None)
+        time.sleep(0.5 * (ranks.rank == 0))  # the other comes to its next group while this one is in the last
+args = angulus.TrainingArguments(epochs=1, batch_size=301, device="cpu", loggers=[])
+trainer = angulus.Trainer("small", "normface", tiny.splits(), args, embedding_size=4, out="run", progress=False)
+metrics = [trainer.train(resume=again).metrics for again in (False, True)]
+print(f"rank {os.environ['RANK']}:", *(each["accuracy"] for each in metrics), flush=True)
+"""
+
+
+def test_one_process_joins_several_groups_and_each_gets_the_metrics(tmp_path: Path) -> None:
+    (tmp_path / "again.py").write_text(TRAINS_AGAIN)
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "again.py"]
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    done = subprocess.run(run, capture_output=True, text=True, timeout=WAIT, env=env, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    accuracy = json.loads((tmp_path / "run" / "results.json").read_text())["accuracy"]
+    for rank in (0, 1):
+        assert f"rank {rank}: {accuracy} {accuracy}" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import lru_cache
+from itertools import count
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:  # the command line asks who speaks before it needs torch
 LONGEST_S = 7 * 86_400.0  # seconds
 RESUME = "go on from the last checkpoint by the same command with --resume"
 AGAIN = "run the same command again"
+_groups = count()  # numbers the process groups that this process has joined
 GRACE_S = 5.0  # seconds to report what happened after torchrun's SIGTERM
 NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
 
@@ -74,7 +77,7 @@ def process_group(timeout_s: float, way: str = RESUME) -> Iterator[Ranks]:
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     try:
-        dist.init_process_group(backend, timeout=timeout)
+        _join(backend, timeout)
     except (RuntimeError, ValueError) as error:
         raise checks.InputError(
             f"the processes that torchrun started did not find each other within {timeout_s:g} s "
@@ -93,6 +96,41 @@ def process_group(timeout_s: float, way: str = RESUME) -> Iterator[Ranks]:
         _leave(previous)
         raise
     _leave(previous)
+
+
+@contextmanager
+def patient(ranks: Ranks) -> Iterator[Ranks]:
+    """The same ranks, which wait for each other for up to a week: one of them has long work of its own."""
+    import torch.distributed as dist
+
+    if ranks.count == 1:
+        yield ranks
+        return
+    group = dist.new_group(backend="gloo", timeout=timedelta(seconds=LONGEST_S))
+    yield type(ranks).here(group)
+    dist.destroy_process_group(group)  # not after an error: it would wait for a process that is lost
+
+
+def _join(backend: str, timeout: timedelta) -> None:
+    """Join the default process group, under keys of its own.
+
+    PyTorch gives each first group the same keys, so a process that comes early to its second group would connect to
+    the addresses of the group that the others have not left yet.
+    """
+    import torch.distributed as dist
+
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store = _store(os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"], rank, size, timeout)
+    store.set_timeout(timeout)
+    own = dist.PrefixStore(f"angulus-{next(_groups)}", store)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=timeout)
+
+
+@lru_cache(maxsize=1)  # kept: the one of rank 0 serves the others, who may come to their next group first
+def _store(address: str, port: str, rank: int, size: int, timeout: timedelta) -> Any:
+    from torch.distributed import rendezvous
+
+    return next(rendezvous("env://", rank, size, timeout=timeout))[0]
 
 
 def _delay_exit() -> Any:
