@@ -118,17 +118,18 @@ def _join(backend: str, timeout: timedelta) -> None:
     the addresses of the group that the others have not left yet.
     """
     import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
 
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     store = _store(os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"], rank, size, timeout)
     store.set_timeout(timeout)
-    own = dist.PrefixStore(f"angulus-{next(_groups)}", store)
+    own = PrefixStore(f"angulus-{next(_groups)}", store)
     dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=timeout)
 
 
 @lru_cache(maxsize=1)  # kept: the one of rank 0 serves the others, who may come to their next group first
 def _store(address: str, port: str, rank: int, size: int, timeout: timedelta) -> Any:
-    from torch.distributed import rendezvous
+    from torch.distributed.rendezvous import rendezvous
 
     return next(rendezvous("env://", rank, size, timeout=timeout))[0]
 
