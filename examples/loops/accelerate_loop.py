@@ -1,11 +1,11 @@
 """Accelerate: one process, or several by accelerate launch or torchrun."""
 
+import digits
 import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import DataLoader
 
-import digits
 from angulus import DenseHead
 
 
@@ -32,7 +32,8 @@ def train(epochs, folder, resume=False):
     head = accelerator.unwrap_model(model).head
     if resume:
         accelerator.load_state(folder)
-    for _ in range(digits.EPOCHS // 2 if resume else 0, epochs):
+    first = digits.EPOCHS // 2 if resume else 0  # register_for_checkpointing() keeps such a count, too
+    for _ in range(first, epochs):
         for images, labels in loader:
             with accelerator.accumulate(model), head.accumulate(not accelerator.sync_gradients):
                 accelerator.backward(model(images, labels))

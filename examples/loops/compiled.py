@@ -1,9 +1,9 @@
 """torch.compile of the backbone; it needs a C++ compiler, such as g++, and on a GPU Triton."""
 
+import digits
 import torch
 from torch.utils.data import DataLoader
 
-import digits
 from angulus import DenseHead
 
 

@@ -1,12 +1,12 @@
 """DistributedDataParallel around backbone and head: torchrun --nproc-per-node 2 ddp.py"""
 
+import digits
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
 
-import digits
 from angulus import DenseHead
 
 

@@ -1,11 +1,11 @@
 """DistributedDataParallel around the backbone, a ShardedHead next to it: torchrun --nproc-per-node 2 ddp_sharded.py"""
 
+import digits
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
 
-import digits
 from angulus import ShardedHead
 from angulus.heads.clipping import clip_grad_norm_
 from angulus.heads.saving import load_head, save_head

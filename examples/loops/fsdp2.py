@@ -1,5 +1,6 @@
 """FSDP2: the backbone spread over the ranks by layers, the head by classes: torchrun --nproc-per-node 2 fsdp2.py"""
 
+import digits
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
@@ -9,7 +10,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader, DistributedSampler
 
-import digits
 from angulus import ShardedHead
 from angulus.heads.clipping import clip_grad_norm_
 from angulus.heads.saving import load_head, save_head
@@ -30,9 +30,7 @@ def train(epochs, folder, resume=False):
         model_state, optimizer_state = get_state_dict(backbone, optimizer)
         state = {"model": model_state, "optimizer": optimizer_state, "epoch": 0}
         dcp.load(state, checkpoint_id=f"{folder}/backbone")
-        set_state_dict(
-            backbone, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
-        )
+        set_state_dict(backbone, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
         load_head(head, f"{folder}/head", head_optimizer)
         first = state["epoch"]
     sampler = DistributedSampler(digits.train)

@@ -2,15 +2,15 @@
 
 import os
 
+import digits
 import transformers
 from torch import nn
 
-import digits
 from angulus import DenseHead
 
 
 class Model(nn.Module):
-    """Backbone and head. Without **kwargs in forward: given them, Trainer leaves the loss of micro-batches undivided."""
+    """Backbone and head. With **kwargs in forward, Trainer would not divide the loss by the micro-batches."""
 
     def __init__(self):
         super().__init__()

@@ -2,11 +2,11 @@
 
 import os
 
+import digits
 import lightning
 import torch
 from torch.utils.data import DataLoader
 
-import digits
 from angulus import DenseHead
 
 

@@ -1,9 +1,9 @@
 """Plain PyTorch: autocast, a gradient scaler on a GPU, gradient accumulation, clipping, one checkpoint file."""
 
+import digits
 import torch
 from torch.utils.data import DataLoader
 
-import digits
 from angulus import DenseHead
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -16,7 +16,7 @@ def train(epochs, checkpoint, resume=False):
     head = DenseHead(digits.SIZE, digits.CLASSES, digits.OBJECTIVE).to(DEVICE)
     parameters = [*backbone.parameters(), *head.parameters()]  # the class weights are trained too
     optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
-    scaler = torch.amp.GradScaler(DEVICE, enabled=HALF == torch.float16)
+    scaler = torch.amp.GradScaler(DEVICE, enabled=torch.float16 == HALF)
     parts = {"backbone": backbone, "head": head, "optimizer": optimizer, "scaler": scaler}
     first = 0
     if resume:

@@ -135,6 +135,11 @@ class DenseHead(BaseHead):
     @uncompiled
     def forward(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """The loss of the batch; see `angulus.class_loss`."""
+        if self.training and getattr(self, "_is_replica", False):
+            raise checks.InputError(
+                "torch.nn.DataParallel gives each GPU a copy of the head whose figures are lost after the step; start "
+                "one process per GPU with torchrun, or show this process one GPU by CUDA_VISIBLE_DEVICES=0"
+            )
         ranks, update = self._partners(), UPDATES.get(self.weight)
         if update is not None and ranks.count > 1:
             raise checks.InputError(
