@@ -1,6 +1,7 @@
 """What the loops share: scikit-learn's digits, a small backbone, a loss, and the check of a resumed run."""
 
 import json
+import os
 import tempfile
 
 import torch
@@ -11,7 +12,8 @@ from torch.utils.data import TensorDataset
 
 from angulus import losses
 
-SIZE, CLASSES, EPOCHS, BATCH = 32, 10, 4, 64
+SIZE, CLASSES, BATCH = 32, 10, 64
+EPOCHS = int(os.environ.get("EPOCHS", 4))
 data = load_digits()
 order = torch.randperm(len(data.target), generator=torch.Generator().manual_seed(0))
 images, labels = torch.tensor(data.images).float()[order, None] / 16, torch.tensor(data.target)[order]

@@ -265,7 +265,7 @@ def test_without_float16_features_that_are_not_finite_stay_an_error(kind: type[H
 
 
 def test_the_loop_on_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    page = Path(__file__).parents[2] / "docs/head.md"
+    page = Path(__file__).parents[2] / "docs/your-loop.md"
     loop, *others = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)
     accumulated = next(block for block in others if "head.accumulate()" in block)
     names: dict[str, Any] = {}
