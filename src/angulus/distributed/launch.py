@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import lru_cache
 from itertools import count
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,6 +23,7 @@ LONGEST_S = 7 * 86_400.0  # seconds
 RESUME = "go on from the last checkpoint by the same command with --resume"
 AGAIN = "run the same command again"
 _groups = count()  # numbers the process groups that this process has joined
+_stores: dict[tuple[str, ...], Any] = {}  # where they meet; kept, since others may come to their next group first
 GRACE_S = 5.0  # seconds to report what happened after torchrun's SIGTERM
 NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
 
@@ -119,19 +119,15 @@ def _join(backend: str, timeout: timedelta) -> None:
     """
     import torch.distributed as dist
     from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    store = _store(os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"], rank, size, timeout)
+    place = tuple(os.environ[name] for name in NEEDED)
+    if place not in _stores:
+        _stores[place] = next(rendezvous("env://", timeout=timeout))
+    store, rank, size = _stores[place]
     store.set_timeout(timeout)
     own = PrefixStore(f"angulus-{next(_groups)}", store)
     dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=timeout)
-
-
-@lru_cache(maxsize=1)  # kept: the one of rank 0 serves the others, who may come to their next group first
-def _store(address: str, port: str, rank: int, size: int, timeout: timedelta) -> Any:
-    from torch.distributed.rendezvous import rendezvous
-
-    return next(rendezvous("env://", rank, size, timeout=timeout))[0]
 
 
 def _delay_exit() -> Any:
