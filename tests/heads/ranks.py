@@ -438,6 +438,27 @@ def clipping(rank: int, count: int) -> float:
     return max(difference(*norms), difference(sharded.weight.grad, dense.weight.grad[held]))
 
 
+def spread_backbone(rank: int, count: int) -> float:
+    """A backbone that `fully_shard` spreads gets the gradients of a whole one, and clipping sees all of them."""
+    if count != 2:
+        return 0.0
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    inputs, labels, owned = batch(count)
+    dense, sharded = heads(count)
+    one, many = backbone(), backbone()
+    fully_shard(many, mesh=init_device_mesh("cpu", (count,)))
+    dense(one(inputs), labels).backward()
+    sharded(many(inputs[owned[rank]]), labels[owned[rank]]).backward()
+    norms = [
+        clip_grad_norm_([*net.parameters(), *head.parameters()], 0.1, head)
+        for net, head in ((many, sharded), (one, dense))
+    ]
+    pairs = [(a.grad.full_tensor(), b.grad) for a, b in zip(many.parameters(), one.parameters(), strict=True)]
+    return max(difference(a, b) for a, b in [tuple(norms), *pairs])
+
+
 def states_of_other_ranks(rank: int, count: int) -> float:
     """A state that one rank saved for all is refused by the others, whose classes it lacks."""
     if count == 1:
@@ -683,6 +704,7 @@ CHECKS = (
     figures_before_the_loss_of_dense_heads,
     accumulation,
     clipping,
+    spread_backbone,
     states_of_other_ranks,
     overflow,
     ignored_rows,
