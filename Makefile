@@ -25,12 +25,13 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-# the pictures of the docs, the table of tested losses from the results of the last `make test`, the papers' tables and claims
+# the pictures of the docs, the table of tested losses from the results of the last `make test`, the papers' tables and claims, the loops
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/figures.py
 	$(BIN)/python docs/tested.py build/tests.xml
 	$(BIN)/angulus reproduce --table docs/reproduction.md --results docs/results
 	$(BIN)/python docs/claims.py
+	$(BIN)/python docs/loops.py
 
 # runs the notebook and the console blocks of the docs, and stores what they print and draw; tests compare it
 outputs: $(VENV)/.installed-dev

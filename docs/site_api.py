@@ -36,7 +36,8 @@ def groups() -> dict[str, Group]:
             "A head holds the class weights and computes the loss: `DenseHead` on one device, `ShardedHead` on many.",
             (
                 *("angulus.DenseHead", "angulus.ShardedHead", "angulus.class_loss", "angulus.ClassSampling"),
-                *("angulus.SparseSGD", "angulus.BackwardSGD"),
+                *("angulus.SparseSGD", "angulus.BackwardSGD", "angulus.heads.clipping.clip_grad_norm_"),
+                *("angulus.heads.saving.save_head", "angulus.heads.saving.load_head"),
             ),
         ),
         "training": Group(

@@ -31,6 +31,7 @@ import angulus
 from angulus import BackwardSGD, ClassSampling, DenseHead, InputError, ShardedHead, losses
 from angulus.distributed.launch import end_process
 from angulus.distributed.runtime import Ranks
+from angulus.heads.clipping import clip_grad_norm_
 from angulus.heads.saving import load_head, read_weight, save_head
 from angulus.losses import Objective, Statistics
 from angulus.losses.negatives import Curricular
@@ -410,11 +411,72 @@ def accumulation(rank: int, count: int) -> float:
     pairs = list(zip(sharded.objective.buffers(), dense.objective.buffers(), strict=True))
     worst = max([difference(a, b) for a, b in pairs] + [difference(sharded.seen["norm"], dense.seen["norm"])])
     if count > 1:
+        inside = heads(count, objective)[0]
+        inside.alone = False
+        wrapped = DistributedDataParallel(inside)
+        with wrapped.no_sync():  # by which the loops of other libraries accumulate
+            wrapped(features[own], labels[own])
+            worst = max(worst, float(inside.objective.center_loss.centers.abs().max()))
+        wrapped(2 * features[own], labels[own])
+        pairs = zip(inside.objective.buffers(), dense.objective.buffers(), strict=True)
+        worst = max([worst, *(difference(a, b) for a, b in pairs)])
         for head in (sharded, DenseHead(SIZE, CLASSES, objective).synchronize()):
             with head.accumulate() if rank == 0 else contextlib.nullcontext():
                 said = "the same head.accumulate()"
                 worst = max(worst, refused(lambda head=head: head(features[own], labels[own]), said))
     return worst
+
+
+def clipping(rank: int, count: int) -> float:
+    """The norm over all classes, and the gradients that it leaves, are those of a dense head."""
+    inputs, labels, owned = batch(count)
+    dense, sharded = heads(count)
+    dense(backbone()(inputs).detach(), labels).backward()
+    sharded(backbone()(inputs).detach()[owned[rank]], labels[owned[rank]]).backward()
+    limit = 0.1
+    norms = clip_grad_norm_(sharded.parameters(), limit, sharded), clip_grad_norm_(dense.parameters(), limit, dense)
+    held = slice(sharded.classes.start, sharded.classes.stop)
+    if float(norms[1]) < limit:
+        return 1.0
+    return max(difference(*norms), difference(sharded.weight.grad, dense.weight.grad[held]))
+
+
+def spread_backbone(rank: int, count: int) -> float:
+    """A backbone that `fully_shard` spreads gets the gradients of a whole one, and clipping sees all of them."""
+    if count != 2:
+        return 0.0
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    inputs, labels, owned = batch(count)
+    dense, sharded = heads(count)
+    one, many = backbone(), backbone()
+    fully_shard(many, mesh=init_device_mesh("cpu", (count,)))
+    dense(one(inputs), labels).backward()
+    sharded(many(inputs[owned[rank]]), labels[owned[rank]]).backward()
+    norms = [
+        clip_grad_norm_([*net.parameters(), *head.parameters()], 0.1, head)
+        for net, head in ((many, sharded), (one, dense))
+    ]
+    pairs = [(a.grad.full_tensor(), b.grad) for a, b in zip(many.parameters(), one.parameters(), strict=True)]
+    return max(difference(a, b) for a, b in [tuple(norms), *pairs])
+
+
+def states_of_other_ranks(rank: int, count: int) -> float:
+    """A state that one rank saved for all is refused by the others, whose classes it lacks."""
+    if count == 1:
+        return 0.0
+    head = ShardedHead(SIZE, 2 * count, ARCFACE)
+    mine = head.state_dict()
+    head.load_state_dict(mine)
+    first = head.ranks.broadcast(lambda: mine)
+    within = nn.ModuleDict({"head": head})
+    if rank == 0:
+        within.load_state_dict({f"head.{name}": value for name, value in first.items()})
+        return 0.0
+    said = f"classes 0 to 1, and this rank holds {2 * rank} to {2 * rank + 1}"
+    call = lambda: within.load_state_dict({f"head.{name}": value for name, value in first.items()})  # noqa: E731
+    return refused(call, said)
 
 
 def overflow(rank: int, count: int) -> float:
@@ -644,6 +706,9 @@ CHECKS = (
     dense_heads_on_several_ranks,
     figures_before_the_loss_of_dense_heads,
     accumulation,
+    clipping,
+    spread_backbone,
+    states_of_other_ranks,
     overflow,
     ignored_rows,
     hard_mining_within_each_rank,

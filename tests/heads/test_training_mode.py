@@ -138,6 +138,22 @@ def test_micro_batches_move_once_by_all_rows(kind: type[Head]) -> None:
             torch.testing.assert_close(parts.seen[name], value, rtol=1e-12, atol=1e-12)
 
 
+def test_a_loop_may_wrap_every_micro_batch() -> None:
+    head = DenseHead(SIZE, CLASSES, EVERYTHING)
+    for more, steps in ((True, 0), (True, 0), (False, 1), (False, 2)):
+        with head.accumulate(more):
+            head(*rows())
+        assert int(head.objective.margin.counter.step) == steps
+    with pytest.raises(InputError, match="more must be true or false; got 2"):
+        head.accumulate(2)  # type: ignore[arg-type]
+
+
+def test_a_copy_of_data_parallel_is_refused_in_training() -> None:
+    copied = DenseHead(SIZE, CLASSES, L.normface())._replicate_for_data_parallel()
+    with pytest.raises(InputError, match="one process per GPU with torchrun"):
+        copied(*rows())
+
+
 def test_a_step_given_up_within_accumulate_is_forgotten() -> None:
     head, other = (DenseHead(SIZE, CLASSES, EVERYTHING) for _ in range(2))
     other.load_state_dict(head.state_dict())
@@ -249,7 +265,7 @@ def test_without_float16_features_that_are_not_finite_stay_an_error(kind: type[H
 
 
 def test_the_loop_on_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    page = Path(__file__).parents[2] / "docs/head.md"
+    page = Path(__file__).parents[2] / "docs/your-loop.md"
     loop, *others = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S)
     accumulated = next(block for block in others if "head.accumulate()" in block)
     names: dict[str, Any] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -149,6 +150,40 @@ def test_a_process_that_torchrun_asks_to_end_still_says_what_happened(tmp_path: 
     done = subprocess.run(run, capture_output=True, text=True, timeout=WAIT, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode != 0
     assert done.stdout.count("said: another process of the run has ended, or did not answer") == 1
+
+
+TRAINS_AGAIN = """
+import os, runpy, sys, time
+import angulus, tiny
+from angulus.distributed.launch import end_process, process_group
+for _ in range(3):
+    with process_group(60.0) as ranks:
+        ranks.gather_objects(None)
+        time.sleep(0.5 * (ranks.rank == 0))  # the other comes to its next group while this one is in the last
+args = angulus.TrainingArguments(epochs=1, batch_size=301, device="cpu", loggers=[])
+trainer = angulus.Trainer("small", "normface", tiny.splits(), args, embedding_size=4, out="run", progress=False)
+metrics = [trainer.train(resume=again).metrics for again in (False, True)]
+print(f"rank {os.environ['RANK']}:", *(each["accuracy"] for each in metrics), flush=True)
+sys.path.insert(0, sys.argv[1])
+runpy.run_path(sys.argv[1] + "/ddp.py")  # a loop of the user's own, in the same processes
+end_process(0)
+"""
+LOOPS = Path(__file__).parents[2] / "examples" / "loops"
+
+
+def test_processes_join_several_groups_get_the_metrics_and_run_a_loop_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "again.py").write_text(TRAINS_AGAIN)
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "again.py"]
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "EPOCHS": "2"}
+    done = subprocess.run([*run, str(LOOPS)], capture_output=True, text=True, timeout=WAIT, env=env, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    accuracy = json.loads((tmp_path / "run" / "results.json").read_text())["accuracy"]
+    for rank in (0, 1):
+        assert f"rank {rank}: {accuracy} {accuracy}" in done.stdout
+    found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith('{"loop"')))
+    assert found["difference_after_resume"] == 0 and found["accuracy"] > 0.8
+    assert found["steps_counted_by_head"] == found["steps"] == 48
 
 
 def test_a_refusal_is_told_once(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:  # the command line asks who speaks before it needs torch
 LONGEST_S = 7 * 86_400.0  # seconds
 RESUME = "go on from the last checkpoint by the same command with --resume"
 AGAIN = "run the same command again"
+_groups = count()  # numbers the process groups that this process has joined
+_stores: dict[tuple[str, ...], Any] = {}  # where they meet; kept, since others may come to their next group first
 GRACE_S = 5.0  # seconds to report what happened after torchrun's SIGTERM
 NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
 
@@ -83,7 +86,7 @@ def process_group(timeout_s: float, way: str = RESUME) -> Iterator[Ranks]:
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     try:
-        dist.init_process_group(backend, timeout=timeout)
+        _join(backend, timeout)
     except (RuntimeError, ValueError) as error:
         raise checks.InputError(
             f"the processes that torchrun started did not find each other within {timeout_s:g} s "
@@ -102,6 +105,38 @@ def process_group(timeout_s: float, way: str = RESUME) -> Iterator[Ranks]:
         _leave(previous)
         raise
     _leave(previous)
+
+
+@contextmanager
+def patient(ranks: Ranks) -> Iterator[Ranks]:
+    """The same ranks, which wait for each other for up to a week: one of them has long work of its own."""
+    import torch.distributed as dist
+
+    if ranks.count == 1:
+        yield ranks
+        return
+    group = dist.new_group(backend="gloo", timeout=timedelta(seconds=LONGEST_S))
+    yield type(ranks).here(group)
+    dist.destroy_process_group(group)  # not after an error: it would wait for a process that is lost
+
+
+def _join(backend: str, timeout: timedelta) -> None:
+    """Join the default process group, under keys of its own.
+
+    PyTorch gives each first group the same keys, so a process that comes early to its second group would connect to
+    the addresses of the group that the others have not left yet.
+    """
+    import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    place = tuple(os.environ[name] for name in NEEDED)
+    if place not in _stores:
+        _stores[place] = next(rendezvous("env://", timeout=timeout))
+    store, rank, size = _stores[place]
+    store.set_timeout(timeout)
+    own = PrefixStore(f"angulus-{next(_groups)}", store)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=timeout)
 
 
 def _delay_exit() -> Any:

@@ -123,12 +123,22 @@ def ddp_ranks(parameter: Parameter) -> Ranks | None:
 
     Only a private attribute shows it: DDP does not inform the modules that it holds.
     """
-    running = getattr(DistributedDataParallel, "_active_ddp_module", None)
+    running = _running_ddp(parameter)
+    return None if running is None else Ranks.here(running.process_group)
+
+
+def ddp_accumulates(parameter: Parameter) -> bool:
+    """Whether the `DistributedDataParallel` of `ddp_ranks` is under `no_sync()`: more micro-batches of a step come."""
+    running = _running_ddp(parameter)
+    return running is not None and not running.require_backward_grad_sync
+
+
+def _running_ddp(parameter: Parameter) -> DistributedDataParallel | None:
+    running: DistributedDataParallel | None = getattr(DistributedDataParallel, "_active_ddp_module", None)
     if running is None:
         return None
     names = (name for name, other in running.module.named_parameters() if other is parameter)
-    averaged = any(name not in running.parameters_to_ignore for name in names)
-    return Ranks.here(running.process_group) if averaged else None
+    return running if any(name not in running.parameters_to_ignore for name in names) else None
 
 
 def class_counts(num_classes: int, ranks: int, counts: Sequence[int] | None = None) -> list[int]:

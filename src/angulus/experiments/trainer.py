@@ -182,7 +182,9 @@ class Trainer:
                 self.folder = folder
                 shown = [Progress()] if self.progress and ranks.rank == 0 else []
                 callbacks = [*shown, *self.callbacks]
-                metrics = run(recipe, folder, resume=resume, splits=self.splits, backbone=network, callbacks=callbacks)
+                with launch.patient(ranks) as waiting:
+                    own = run(recipe, folder, resume=resume, splits=self.splits, backbone=network, callbacks=callbacks)
+                    metrics = waiting.broadcast(lambda: own)  # rank 0 alone measured them
         except InputError as error:
             said = (
                 str(error).replace("with --resume", "by train(resume=True)").replace("without --resume", "by train()")
@@ -191,9 +193,9 @@ class Trainer:
             if said == str(error):
                 raise
             raise InputError(said) from error
-        own = network if recipe.backbone.name.startswith(OWN) else None
+        given = network if recipe.backbone.name.startswith(OWN) else None
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return Trained(Embedder(artifact.load(folder / MODEL, backbone=own).to(device)), metrics, folder)
+        return Trained(Embedder(artifact.load(folder / MODEL, backbone=given).to(device)), metrics, folder)
 
     def _network(self) -> nn.Module | None:
         """The network to train, if the recipe does not name it; of a loaded model a copy."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from angulus.core import checks
 from angulus.distributed.collectives import broadcast, sum_gradients
-from angulus.distributed.runtime import Ranks
+from angulus.distributed.runtime import Ranks, ddp_accumulates
 from angulus.heads import class_loss, deferred
 from angulus.heads.class_loss import UPDATES, check_rows, class_logits, plain_logits, summarize, uncompiled
 from angulus.heads.init import check_init, spread
@@ -41,9 +41,14 @@ class BaseHead(nn.Module):
         """The size of a feature, d."""
         return self.objective.embedding_size
 
-    def accumulate(self) -> AbstractContextManager[None]:
-        """Wrap all but the last micro-batch of an optimiser step: the figures are updated once, by all of them."""
-        return self.objective.accumulate()
+    def accumulate(self, more: bool = True) -> AbstractContextManager[None]:
+        """Wrap all but the last micro-batch of an optimiser step: the figures are updated once, by all of them.
+
+        Args:
+            more: whether more micro-batches of the step come. False: the context changes nothing, so that a loop can
+                wrap every micro-batch, such as in `head.accumulate(not accelerator.sync_gradients)`.
+        """
+        return self.objective.accumulate(checks.flag("more", more))
 
     def check(self) -> None:
         """Wait for the checks of all batches so far, and raise the error of a bad one.
@@ -67,7 +72,8 @@ class DenseHead(BaseHead):
     In training mode a call also updates the objective's state, as BatchNorm does: centres, running means
     (`gamma="auto"`, the incay bound) and the step of annealing, after the loss has read them; the figures of AdaFace,
     CurricularFace and AdaCos before. Under `eval()` or `torch.no_grad()` nothing changes. If an optimiser step has
-    several micro-batches, run all but the last in `with head.accumulate():`.
+    several micro-batches, run all but the last in `with head.accumulate():`; a forward under the `no_sync()` of a
+    `DistributedDataParallel` that holds the head is one of those by itself.
 
     With several processes, wrap the head in `DistributedDataParallel`, or call `head.synchronize()` and keep it next to
     a wrapped backbone; anything else is an error.
@@ -135,6 +141,11 @@ class DenseHead(BaseHead):
     @uncompiled
     def forward(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """The loss of the batch; see `angulus.class_loss`."""
+        if self.training and getattr(self, "_is_replica", False):
+            raise checks.InputError(
+                "torch.nn.DataParallel gives each GPU a copy of the head whose figures are lost after the step; start "
+                "one process per GPU with torchrun, or show this process one GPU by CUDA_VISIBLE_DEVICES=0"
+            )
         ranks, update = self._partners(), UPDATES.get(self.weight)
         if update is not None and ranks.count > 1:
             raise checks.InputError(
@@ -143,18 +154,19 @@ class DenseHead(BaseHead):
             )
         if self.ranks.count > 1:
             sum_gradients(self.parameters(), self.ranks, 1 / self.ranks.count)
-        return class_loss.batch_loss(
-            features,
-            self.weight,
-            labels,
-            self.objective,
-            bias=self.bias,
-            kernel=self.kernel,
-            ranks=ranks,
-            sampling=self.sampling if self.training else None,
-            update=update,
-            reduction=reduction,
-        )
+        with self.objective.accumulate(ddp_accumulates(self.weight)):
+            return class_loss.batch_loss(
+                features,
+                self.weight,
+                labels,
+                self.objective,
+                bias=self.bias,
+                kernel=self.kernel,
+                ranks=ranks,
+                sampling=self.sampling if self.training else None,
+                update=update,
+                reduction=reduction,
+            )
 
     def _partners(self) -> Ranks:
         """The ranks that train this head together."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from angulus.core import checks, files, limits, tensor_files
 from angulus.distributed.runtime import Ranks
 from angulus.heads.dense import DenseHead
-from angulus.heads.sharded import ShardedHead
+from angulus.heads.sharded import CLASSES, ShardedHead
 from angulus.losses.objective import Objective
 from angulus.losses.serialize import from_mapping, to_mapping
 
@@ -152,7 +152,7 @@ def _split(head: Head, optimizers: list[torch.optim.Optimizer]) -> tuple[dict[st
     """(tensors with one row per class of this rank, tensors that all ranks share)."""
     rows: dict[str, Tensor] = {}
     common: dict[str, Tensor] = {}
-    for name, value in head.state_dict().items():
+    for name, value in _own_state(head).items():
         (rows if name in ROWS else common)[name] = value
     for name, parameter in head.named_parameters():
         for optimizer in optimizers:
@@ -167,6 +167,11 @@ def _split(head: Head, optimizers: list[torch.optim.Optimizer]) -> tuple[dict[st
                     )
                 (rows if by_row else common)[f"optimizer.{name}.{key}"] = value
     return rows, common
+
+
+def _own_state(head: Head) -> dict[str, Tensor]:
+    """The head's tensors; the index names the range of their classes."""
+    return {name: value for name, value in head.state_dict().items() if name != CLASSES}
 
 
 def _read_checked(
@@ -195,7 +200,7 @@ def _read_checked(
             )
     everything = _rows(folder, index, classes) | tensor_files.read(folder / Path(index["common"]).name)
     state = {name: value for name, value in everything.items() if not name.startswith("optimizer.")}
-    expected = {name: value.shape for name, value in head.state_dict().items()}
+    expected = {name: value.shape for name, value in _own_state(head).items()}
     if {name: value.shape for name, value in state.items()} != expected:
         raise checks.InputError(f"{folder} is damaged: its tensors are not those of this head; restore it from a copy")
     return state, {name: value for name, value in everything.items() if name.startswith("optimizer.")}

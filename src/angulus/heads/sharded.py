@@ -40,6 +40,7 @@ _FACTS = (  # on which all ranks must agree, in the order of `_agree`
     "head.accumulate()",
     f"reduction (a place in {REDUCTIONS})",
 )
+CLASSES = "classes"  # in `state_dict` of one of several ranks: the range that it holds
 INITIAL_BLOCK = 4096  # classes whose first weights are drawn from one seed, whichever rank holds them
 
 
@@ -69,6 +70,9 @@ class ShardedHead(BaseHead):
         classes: the range of classes that this rank holds.
         objective: the bound objective, the same on all ranks.
         embedding_size, num_classes: d, and C over all ranks.
+
+    `state_dict` of one of several ranks holds its own classes and their range, and no other rank loads it. Use
+    `heads.saving.save_head` for a checkpoint of all ranks.
 
     Raises:
         checks.InputError: on every rank, even if only one of them breaks a rule.
@@ -144,6 +148,23 @@ class ShardedHead(BaseHead):
                 self.weight[here.start - self.classes.start : here.stop - self.classes.start] = rows.to(self.weight)
             if self.bias is not None:
                 nn.init.zeros_(self.bias)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.ranks.count > 1:
+            destination[f"{prefix}{CLASSES}"] = torch.tensor([self.classes.start, self.classes.stop])
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        stored = state_dict.pop(f"{prefix}{CLASSES}", None)
+        if stored is not None and stored.tolist() != [self.classes.start, self.classes.stop]:
+            first, stop = stored.tolist()
+            raise checks.InputError(
+                f"these are the class weights of classes {first} to {stop - 1}, and this rank holds "
+                f"{self.classes.start} to {self.classes.stop - 1}: a checkpoint that one process wrote, or that keeps "
+                "one copy of each name, lacks the other ranks' classes; save and load the head with "
+                "angulus.heads.saving.save_head and load_head"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     @uncompiled
     def forward(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:

@@ -490,14 +490,20 @@ class BoundObjective(nn.Module):
                 piece.prepare(None)
 
     @contextmanager
-    def accumulate(self) -> Iterator[None]:
+    def accumulate(self, more: bool = True) -> Iterator[None]:
         """Wrap all but the last micro-batch of an optimiser step, so that the figures are updated once, by all of them.
+
+        Args:
+            more: whether more micro-batches of the step come. False: the context changes nothing.
 
         >>> from angulus import losses
         >>> bound = losses.sphereface(4, annealing=losses.margins.Annealing()).bind(8, 10)
         >>> with bound.accumulate():
         ...     pass  # class_loss(...).backward() of the first micro-batches
         """
+        if not more:
+            yield
+            return
         before = self.accumulating
         for part in self.summands:
             part.accumulating = True

@@ -15,9 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 from angulus.core import checks
 from angulus.distributed.collectives import total
 from angulus.distributed.runtime import Ranks
+from angulus.heads.clipping import clip_grad_norm_
 from angulus.heads.dense import DenseHead
 from angulus.heads.saving import Head
-from angulus.heads.sharded import ShardedHead
 from angulus.training import batches, ema, optimizer, reading, schedule
 from angulus.training.callbacks import Callback, Calls, Record
 from angulus.training.finetune import train_mode
@@ -213,7 +213,7 @@ def train_step(
 
     # Update
     if settings.clip_norm is not None:
-        clip(optim.parameters, settings.clip_norm, head, ranks)
+        clip_grad_norm_(optim.parameters, settings.clip_norm, head)
     optim.step()
     return StepResult(batch_loss, torch.cat(batch_features), labels, errors)
 
@@ -274,21 +274,6 @@ def count_errors(head: Head, features: Tensor, labels: Tensor) -> Tensor:
 @contextmanager
 def defer_sync(network: nn.Module, head: Head, last: bool) -> Iterator[None]:
     """Until the last micro-batch, leave gradients unsummed over the processes, and the head's running figures still."""
-    if last:
+    later = network.no_sync() if not last and isinstance(network, DistributedDataParallel) else nullcontext()
+    with head.accumulate(not last), later:
         yield
-        return
-    with head.accumulate(), network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext():
-        yield
-
-
-def clip(parameters: Sequence[nn.Parameter], limit: float, head: Head, ranks: Ranks) -> None:
-    """Clip the norm of the whole gradient, which spans the class weights of all ranks, to `limit`."""
-    if not isinstance(head, ShardedHead):
-        nn.utils.clip_grad_norm_(parameters, limit)
-        return
-    rows = {id(head.weight), id(head.bias)}
-    shards = [parameter.grad for parameter in parameters if id(parameter) in rows and parameter.grad is not None]
-    common = [parameter.grad for parameter in parameters if id(parameter) not in rows and parameter.grad is not None]
-    squares = [nn.utils.get_total_norm(grads).square() for grads in (shards, common)]
-    norm = (total(squares[0], ranks) + squares[1]).sqrt()
-    nn.utils.clip_grads_with_norm_(parameters, limit, norm)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from angulus.core import checks, files, tensor_files
 from angulus.heads.saving import ROWS, load_head, read_rows, save_head
-from angulus.heads.sharded import ShardedHead
+from angulus.heads.sharded import CLASSES, ShardedHead
 from angulus.training.ema import Ema, applied
 from angulus.training.job import Job
 from angulus.training.optimizer import Optimizers
@@ -201,7 +201,9 @@ def _own_rows(job: Job, head: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return head
     rows = slice(job.head.classes.start, job.head.classes.stop)
     _refuse_other_classes(head, job.head.objective.num_classes)
-    return {name: value[rows] if name in ROWS else value for name, value in head.items()}
+    own = {name: value[rows] if name in ROWS else value for name, value in head.items()}
+    stored = {name: value for name, value in job.head.state_dict().items() if name == CLASSES}  # with several ranks
+    return own | stored
 
 
 def _refuse_other_classes(head: Mapping[str, Tensor], num_classes: int) -> None:
