@@ -25,7 +25,7 @@ from PIL import Image
 import angulus
 import angulus.losses
 from angulus.core.contract import Contract
-from angulus.data.faces.align import Crops, align
+from angulus.data.faces.align import AlignedFace, Crops, align
 from angulus.data.faces.detector import areas
 from angulus.data.faces.mtcnn import Mtcnn
 from angulus.data.faces.prepare import prepare_faces
@@ -109,11 +109,12 @@ def steps(
     return steps, errors
 
 
-def detect_and_align(detector: Mtcnn, photo: np.ndarray, crops: Crops) -> None:
+def detect_and_align(detector: Mtcnn, photo: np.ndarray, crops: Crops) -> AlignedFace | None:
     """The largest face of decoded pixels."""
     (faces,) = detector.detect([photo])
-    if len(faces):
-        align(photo, faces.landmarks[areas(faces.boxes).argmax()], crops.height, crops.width)
+    if not len(faces):
+        return None
+    return align(photo, faces.landmarks[areas(faces.boxes).argmax()], crops.height, crops.width)
 
 
 def prepare(

@@ -65,7 +65,8 @@ def write_photos(data: Path, folder: Path, split: str, people: int, each: int) -
         for number, path in enumerate(images[name][:each]):
             ground = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((WIDTH, HEIGHT))
             face = Image.open(io.BytesIO(archive.read(path))).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-            ground.paste(face, tuple(int(rng.integers(0, most)) for most in (WIDTH - SIDE, HEIGHT - SIDE)))
+            left, top = (int(rng.integers(0, most)) for most in (WIDTH - SIDE, HEIGHT - SIDE))
+            ground.paste(face, (left, top))
             ground.save(folder / name / f"{number}.jpg", quality=92)
 
 

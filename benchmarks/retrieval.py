@@ -107,13 +107,15 @@ def measure(asked: Any, given: Embeddings) -> None:
     """The figures of embeddings that search each other, and mAP by a sort of each query's scores."""
     result = retrieval.evaluate(given, draws=1000)
     unit = given.unit(dtype=np.float64)
+    labels = given.labels
+    assert labels is not None
     precisions = []
-    for row, scores in enumerate(unit @ unit.T):
-        order = np.argsort(-np.delete(scores, row), kind="stable")
-        match = np.delete(given.labels == given.labels[row], row)[order]
+    for query, scores in enumerate(unit @ unit.T):
+        order = np.argsort(-np.delete(scores, query), kind="stable")
+        match = np.delete(labels == labels[query], query)[order]
         if match.any():
             precisions.append(float((np.cumsum(match) / np.arange(1, len(match) + 1))[match].mean()))
-    row: Row = {"what": asked.what, "says": asked.says, "images": len(given), "classes": len(np.unique(given.labels))}
+    row: Row = {"what": asked.what, "says": asked.says, "images": len(given), "classes": len(np.unique(labels))}
     for number in result.numbers:
         interval = number.interval
         row[number.name] = [number.value] + ([] if interval is None else [interval.low, interval.high])

@@ -11,7 +11,9 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,8 +56,12 @@ def runtimes(folder: Path, pixels: np.ndarray, threads: int) -> dict[str, Featur
         ):
             asked = hint | {"INFERENCE_NUM_THREADS": threads}
             compiled = core.compile_model(str(folder / "m.onnx"), "CPU", asked)
-            found[name] = lambda compiled=compiled: compiled({"pixels": pixels})["features"].copy()
+            found[name] = partial(_features, compiled, pixels)
     return found
+
+
+def _features(compiled: Any, pixels: np.ndarray) -> np.ndarray:
+    return np.array(compiled({"pixels": pixels})["features"])
 
 
 def main(arguments: list[str] | None = None) -> None:

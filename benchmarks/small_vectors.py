@@ -66,6 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     if asked.files:
         gallery, queries = map(Embeddings.read, asked.files)
+        assert queries.models is not None  # a file always names its models
         chosen = np.random.default_rng(0).permutation(len(queries))[: asked.queries]
         queries = Embeddings(queries.vectors[chosen], queries.ids[chosen], models=queries.models[chosen])
     else:
