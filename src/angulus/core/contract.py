@@ -179,11 +179,18 @@ def fingerprint(sha256: str, content: Mapping[str, Any]) -> str:
 
     Args:
         sha256: of the weights, as hexadecimal digits.
-        content: of the configuration, as JSON holds it; `about` and the contract's `flip` do not count.
+        content: of the configuration, as JSON holds it; `about`, `compatible_with` and the contract's `flip` do not
+            count.
     """
     contract = {name: value for name, value in content["contract"].items() if name != "flip"}
-    counted = {name: value for name, value in content.items() if name != "about"} | {"contract": contract}
+    counted = {name: value for name, value in content.items() if name not in ("about", "compatible_with")}
+    counted |= {"contract": contract}
     return hashlib.sha256(json.dumps([sha256, counted], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_fingerprint(value: object) -> bool:
+    """Whether this is a model's fingerprint, 16 hexadecimal digits."""
+    return isinstance(value, str) and split_model_name(model_name(value, "none")) is not None
 
 
 def model_name(digits: str, flip: Flip) -> str:

@@ -100,7 +100,7 @@ def run(
         progress = loop.fit(job, folder, resume=state.trained, on_step=on_step, on_epoch=on_epoch, callbacks=callbacks)
 
         # Classify the test images by the last model and by the snapshots
-        config = None if state.results is not None else build.config(recipe, used, job.backbone)
+        config = None if state.results is not None else build.config(recipe, used, job.backbone, job.compatible)
         saved = build.saves_classes(recipe, used)
         classified = {folder: _classify(job, used.test, recipe, folder, config, saved)}
         snapshots = ranks.broadcast(lambda: find_snapshots(folder, recipe.training.snapshots, progress.step))

@@ -34,6 +34,7 @@ from angulus.core.contract import (
     Preprocessing,
     describe_model,
     fingerprint,
+    is_fingerprint,
     model_name,
     split_model_name,
 )
@@ -61,6 +62,7 @@ class Config:
         normalize: whether features are scaled to length 1, which makes norms meaningless.
         contract: how pixels must be prepared.
         about: where the weights come from (recipe, data, seed, versions), as plain values.
+        compatible_with: fingerprints of models whose vectors may be compared with its own, as it was trained for that.
     """
 
     backbone: str
@@ -71,6 +73,7 @@ class Config:
     normalize: bool = False
     contract: Contract = field(default_factory=Contract)
     about: Mapping[str, Any] = field(default_factory=dict)
+    compatible_with: tuple[str, ...] = ()
 
     def build(self) -> nn.Module:
         """The network with random weights; reads, fetches or imports nothing that `options` could name."""
@@ -257,6 +260,8 @@ def save(
         "sha256": hashlib.sha256(weights).hexdigest(),
         **dataclasses.asdict(config),
     }
+    if not config.compatible_with:
+        del content["compatible_with"]  # earlier versions do not know the key
     if classifier is not None:
         data, content["classes"] = classes.encode(classifier)
         files.write_atomically(folder / classes.FILE, lambda file: file.write(data))
@@ -432,13 +437,17 @@ def _config(content: dict[str, Any], path: Path) -> Config:
         raise InputError(f"{path} has an unknown key {checks.shown(unknown[0])}{checks.nearest(unknown[0], known)}")
     try:
         contract = Contract(**content["contract"])
-        values = {name: content[name] for name in known if name != "contract"}
+        values = {name: content[name] for name in known - {"contract", "compatible_with"}}
     except (KeyError, TypeError) as error:
         raise InputError(f"{path} lacks or mistakes a key ({error}); fetch or save the model again") from error
     except InputError as error:
         raise InputError(f"{path}: {error}; fetch or save the model again") from error
     _check_values(values, path)
-    return Config(contract=contract, **values | {"image_size": tuple(values["image_size"])})
+    compatible = content.get("compatible_with", [])
+    if not isinstance(compatible, list) or not all(map(is_fingerprint, compatible)):
+        raise InputError(f"compatible_with in {path} must be a list of fingerprints; got {checks.shown(compatible)}")
+    values |= {"image_size": tuple(values["image_size"]), "compatible_with": tuple(compatible)}
+    return Config(contract=contract, **values)
 
 
 def _check_values(values: dict[str, Any], path: Path) -> None:

@@ -1,0 +1,144 @@
+"""Upgrade a face model without embedding the gallery again: how well a new model's queries work on old vectors.
+
+    angulus convert aligned.zip DATA/train --list images.csv.gz --where split=train     # 32x32 pixels
+    angulus convert aligned.zip DATA/test --list images.csv.gz --where split=test
+    python benchmarks/upgrade.py DATA [--runs runs/upgrade] [--epochs 12] [--trial-epochs 4] [--seeds 3] [--save]
+
+DATA holds these records and pairs.txt. The old model is trained on 96 of the 191 training people, the new one on all:
+freely, and compatibly with the old one. Nobody of the test is trained on. What is fixed before a number is seen:
+
+* λ and the kind of class vectors are chosen on 25 training people whom neither the old model nor that trial sees, by
+  the AUC of all their pairs: of the trials whose new-on-new loses at most 0.5 points against the free trial, the one
+  with the best new-on-old; if none does, the one that loses least.
+* The figure is the accuracy over the ten folds of pairs.txt, as the mean over the seeds; AUC and rank-1 (every test image
+  searched among all others) are shown next to it. Intervals resample people, the same in every result.
+* Goals: new on old − old on old has an interval above zero; new on new, compatible − free, is at least −0.5 points.
+* Maps are fitted on the training images under the old and the free new model.
+
+A run that was stopped resumes: start the same command again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import angulus
+from angulus import data, losses
+from angulus.core.embeddings import Embeddings
+from angulus.core.formats.columns import text_array
+from angulus.data.sets.images import Images, Splits
+from angulus.evaluation.lists.pair_list import PairList, read_pairs
+from angulus.evaluation.metrics.intervals import Statistic, paired_bootstrap
+from angulus.evaluation.protocols import pairs as protocol
+from angulus.evaluation.protocols import retrieval
+from angulus.evaluation.protocols.calibrate import pairs_of_images
+from angulus.evaluation.protocols.result import Result
+from angulus.evaluation.protocols.two_models import across
+from angulus.experiments.recipe import parse_yaml
+from angulus.models.artifact import Model
+from angulus.training.validation import select_classes
+from harness import Row, options, run, show, store
+
+OLD_PEOPLE, HELD_OUT = 96, 25
+TRIALS: dict[str, Any] = {  # of compatible_with; None trains freely
+    "free": None,
+    "λ = 0.5, auto": {"weight": 0.5, "classes": "auto"},
+    "λ = 1, auto": {"weight": 1.0, "classes": "auto"},
+    "λ = 2, auto": {"weight": 2.0, "classes": "auto"},
+    "λ = 1, means": {"weight": 1.0, "classes": "means"},
+    "λ = 2, means": {"weight": 2.0, "classes": "means"},
+}
+MOST_LOST = 0.005  # of new on new, as a share
+SECTIONS = parse_yaml("""
+input: {mean: 127.5, scale: 127.5, size: [32, 32], colour: rgb, template: five_points, flip: sum}
+augment: {flip: 0.5, shift_px: 1}
+training:
+  batch_size: 64
+  optimizer: {kind: sgd, lr: 0.1, momentum: 0.9, weight_decay: 5e-4}
+  schedule: {kind: one_cycle}
+  precision: bfloat16
+  channels_last: true
+  clip_norm: 5.0
+  save_classes: true
+""")
+
+
+def train(images: Splits, folder: Path, epochs: int, seed: int, compatible_with: Any = None) -> Model:
+    """The model of a run, trained or resumed if it is not there yet."""
+    args = angulus.TrainingArguments(**SECTIONS["training"], epochs=epochs, seed=seed)
+    sections = {"input": SECTIONS["input"], "augment": SECTIONS["augment"], "compatible_with": compatible_with}
+    loss = losses.normface(s=16, learn=False)
+    trainer = angulus.Trainer(
+        "slim_resnet", loss, images, args, embedding_size=256, out=folder, name=folder.name, progress=False, **sections
+    )
+    model = trainer.train(resume=(folder / "recipe.yaml").exists()).model.model
+    assert isinstance(model, Model)
+    print(f"{folder.name}: {model.name}", flush=True)
+    return model
+
+
+def people(images: Splits, chosen: np.ndarray) -> Splits:
+    """The images of some of the people."""
+    return replace(images, train=select_classes(images.train, chosen), test=select_classes(images.test, chosen))
+
+
+def embed(model: Model, images: Images, what: str) -> Embeddings:
+    """The vectors of images, with their ids and people."""
+    features = [model.embed(images.pixels[rows]) for rows in torch.arange(len(images)).split(256)]
+    names = np.array(images.class_names)[images.labels.numpy()]
+    ids = text_array(list(images.ids) or list(map(str, range(len(images)))))
+    return Embeddings(torch.cat(features).numpy(), ids, labels=text_array(names.tolist()), source=what)
+
+
+def auc(queries: Embeddings, gallery: Embeddings, listed: PairList) -> float:
+    return protocol.evaluate(*across(queries, gallery, listed), draws=0)["AUC"]
+
+
+def choose(images: Splits, old: Model, runs: Path, folder: Path, epochs: int, order: np.ndarray) -> tuple[str, list[Row]]:
+    """The name of the best trial, and the AUCs of all on people held out of them."""
+    held = np.zeros(len(order), dtype=bool)
+    held[order[-HELD_OUT:]] = True
+    inside, outside = people(images, ~held), select_classes(images.train, held)
+    before = embed(old, outside, "old")
+    listed = pairs_of_images(before)
+    rows: list[Row] = []
+    for name, setting in TRIALS.items():
+        asked = None if setting is None else {"model": str(folder), **setting}
+        new = embed(train(inside, runs / f"trial-{len(rows)}", epochs, 0, asked), outside, "new")
+        rows.append({"trial": name, "new on old": auc(new, before, listed), "new on new": auc(new, new, listed)})
+    free, *others = rows
+    kept = [row for row in others if row["new on new"] >= free["new on new"] - MOST_LOST]
+    best = max(kept, key=lambda row: row["new on old"]) if kept else max(others, key=lambda row: row["new on new"])
+    rows.append({"trial": "old model", "old on old": auc(before, before, listed)})
+    return best["trial"], [{"step": "choice", "epochs": epochs, "chosen": best["trial"], **row} for row in rows]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = options(__doc__ or "", epochs=12, trial_epochs=4, seeds=3, draws=1000)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--runs", type=Path, default=Path("runs/upgrade"))
+    asked = parser.parse_args(arguments)
+    images = data.load("faces", root=asked.data / "train")
+    order = np.random.default_rng(0).permutation(images.train.num_classes)
+    known = np.isin(np.arange(len(order)), order[:OLD_PEOPLE])
+
+    # Train
+    some = people(images, known)
+    olds = [train(some, asked.runs / f"old-{seed}", asked.epochs, seed) for seed in range(asked.seeds)]
+    folders = [asked.runs / f"old-{seed}" / "model" for seed in range(asked.seeds)]
+    chosen, rows = choose(images, olds[0], asked.runs, folders[0], asked.trial_epochs, order)
+    print(f"chosen: {chosen}", flush=True)
+    settings = [{"model": str(folder), **TRIALS[chosen]} for folder in folders]
+    news: dict[str, list[Model]] = {"free": [], "compatible": []}
+    for seed, setting in enumerate(settings):
+        for name, given in (("free", None), ("compatible", setting)):
+            news[name].append(train(images, asked.runs / f"{name}-{seed}", asked.epochs, seed, given))
+
+
+if __name__ == "__main__":
+    run(main)
