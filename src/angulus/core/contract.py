@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast, get_args
 
@@ -28,6 +28,7 @@ TEMPLATES: dict[str, tuple[tuple[float, float], ...]] = {
 }
 TEMPLATE_SIDE = 112
 
+_TO = "-to-"  # in the name of mapped vectors
 _NAME = re.compile(r"([0-9a-f]{16})-(none|sum|concat)")
 
 
@@ -212,12 +213,44 @@ def split_model_name(name: str | None) -> tuple[str, Flip] | None:
     return None if match is None else (match[1], cast(Flip, match[2]))
 
 
+def mapped_name(old: str, new: str) -> str:
+    """The name of an old model's vectors that were mapped to a new model's, in galleries and calibrations.
+
+    >>> mapped_name("0123456789abcdef-sum", "fedcba9876543210-none")
+    '0123456789abcdef-sum-to-fedcba9876543210-none'
+    """
+    return f"{old}{_TO}{new}"
+
+
+def comparable(query: str | None, stored: str | None, compatible_with: Collection[str] = ()) -> bool:
+    """Whether a model's query vectors may be compared with stored ones.
+
+    They may if one model made both by one flip rule, if the stored ones were mapped to the queries' model, or if that
+    was trained to be compatible with the model that made the stored ones, and the flip rule is the same.
+
+    Args:
+        query, stored: names of models, as embeddings and galleries have them.
+        compatible_with: fingerprints that the queries' model is compatible with.
+    """
+    if query == stored:
+        return True
+    if query is None or stored is None:
+        return False
+    if stored.endswith(f"{_TO}{query}"):
+        return True
+    own, other = split_model_name(query), split_model_name(stored)
+    return bool(own and other and own[1] == other[1] and other[0] in compatible_with)
+
+
 def describe_model(name: str | None) -> str:
     """A model's name as messages show it.
 
     >>> describe_model("0123456789abcdef-sum"), describe_model("resnet")
     ('the model with fingerprint 0123456789abcdef, flip sum', "the model 'resnet'")
     """
+    old, mapped, new = (name or "").partition(_TO)
+    if mapped and split_model_name(old) and split_model_name(new):
+        return f"{describe_model(old)}, mapped to {describe_model(new)}"
     own = split_model_name(name)
     if own is not None:
         return f"the model with fingerprint {own[0]}, flip {own[1]}"

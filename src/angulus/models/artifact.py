@@ -4,6 +4,8 @@ model.safetensors    the backbone's weights, and the mean of the training images
 config.json          the backbone, the preprocessing contract, where the weights come from, and their checksum
 classes.safetensors  the class weights, if the model classifies; config.json has the names and what makes the logits
 calibration.json     a threshold for this model's scores, if it was calibrated
+calibration-*.json   thresholds for its queries on stored vectors of other models, one for each
+map-*.safetensors    maps of other models' vectors to this one's (`models.vector_map`)
 README.md            the model card, for people
 """
 
@@ -32,6 +34,7 @@ from angulus.core.contract import (
     Contract,
     Flip,
     Preprocessing,
+    comparable,
     describe_model,
     fingerprint,
     is_fingerprint,
@@ -44,6 +47,7 @@ from angulus.models import classifier as classes
 from angulus.models.classifier import Classifier, Prediction
 
 WEIGHTS, CONFIG, CALIBRATION, FORMAT = "model.safetensors", "config.json", "calibration.json", 1
+PAIR, MAPS = "calibration-{}.json", "map-*.safetensors"  # of the stored side's name
 MEAN_IMAGE = "input.mean_image"  # its name among the weights
 PRECISIONS = ("float32", "bfloat16")
 MOST_SIZE = 2**20  # numbers of a feature, or channels; far more than any network has
@@ -94,6 +98,7 @@ class Model(nn.Module):
         preprocessing: the contract, with the mean image if it subtracts one.
         sha256: of its weights, as hexadecimal digits.
         calibration: the threshold for its scores, if it was calibrated.
+        pairs: of its queries on stored vectors of another model, by the name of that, if they were calibrated.
         card: the text of its folder's README.md, if there is one.
         classifier: the class weights that it was trained with, if they were saved.
         precision: of its layers: "float32", or "bfloat16" for all but the last. Set it freely.
@@ -114,6 +119,7 @@ class Model(nn.Module):
         self.backbone = backbone.eval()
         self.preprocessing = Preprocessing(config.contract, mean_image)
         self.sha256, self.calibration, self.card = sha256, calibration, card
+        self.pairs: dict[str, Calibration] = {}
         self.classifier = classifier
         self.precision = "float32"
         self._at_a_time: int | None = None  # images on the CPU, once measured
@@ -136,7 +142,13 @@ class Model(nn.Module):
         mean_image = self.preprocessing.mean_image
         other = Model(config, self.backbone, self.sha256, self.calibration, mean_image, self.card, self.classifier)
         other.precision, other._at_a_time = self.precision, self._at_a_time
+        other.pairs = self.pairs
         return other
+
+    def calibration_of(self, stored: str | None) -> Calibration | None:
+        """The calibration for its scores with stored vectors of that model and flip rule, if there is one."""
+        own = self.calibration if stored == self.name else self.pairs.get(stored or "")
+        return own if own is not None and own.model == self.name else None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -246,8 +258,8 @@ def save(
             f"{list(classifier.weight.shape)}"
         )
     files.make_folder(folder)
-    for leftover in (CALIBRATION, classes.FILE):
-        (folder / leftover).unlink(missing_ok=True)
+    for leftover in (folder / CALIBRATION, folder / classes.FILE, *folder.glob(PAIR.format("*")), *folder.glob(MAPS)):
+        leftover.unlink(missing_ok=True)
     state = backbone.state_dict() | ({} if mean_image is None else {MEAN_IMAGE: mean_image})
     # cloned: the format holds no tensors that share memory or are not contiguous
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
@@ -290,6 +302,10 @@ def load(folder: Path | str, *, backbone: nn.Module | None = None) -> Model:
     if (folder / CALIBRATION).exists():
         model.calibration = Calibration.read(folder / CALIBRATION)
         _check_calibration(model, model.calibration, str(folder / CALIBRATION))
+    for path in sorted(folder.glob(PAIR.format("*"))):
+        pair = Calibration.read(path)
+        _check_calibration(model, pair, str(path))
+        model.pairs[str(pair.gallery)] = pair
     model.card = _card(folder)
     return model
 
@@ -364,9 +380,13 @@ def calibrate(folder: Path, calibration: Calibration) -> str:
     """Store a calibration in a model's folder, and its error rates in the card; returns the model's name.
 
     A calibration for another flip rule than the model's own is stored too; to use it, load the model with that rule.
+    One of its queries on stored vectors of another model gets a file of its own, and the card stays.
     """
     model = _load(folder)
     _check_calibration(model, calibration, "the calibration")
+    if calibration.gallery is not None:
+        calibration.write(folder / PAIR.format(calibration.gallery))
+        return model.name
     calibration.write(folder / CALIBRATION)
     _edit_card(folder, lambda card: model_card.with_errors(card, calibration))
     return model.name
@@ -391,6 +411,18 @@ def _card(folder: Path) -> str | None:
         return None
 
 
+def check_comparable(model: Model, query: str | None, stored: str | None, what: str) -> None:
+    """Refuse stored vectors that a model's queries must not be compared with."""
+    if comparable(query, stored, model.config.compatible_with):
+        return
+    listed = ", ".join(model.config.compatible_with) or "none"
+    raise InputError(
+        f"{what}: {describe_model(query)} cannot be compared with {describe_model(stored)}: it is compatible with "
+        f"fingerprints {listed}, by the same flip rule; train it with compatible_with, or map the stored vectors with "
+        "angulus upgrade"
+    )
+
+
 def _check_calibration(model: Model, calibration: Calibration, what: str) -> None:
     way = "embed images with this one by angulus embed, and calibrate those embeddings"
     if calibration.model is None:
@@ -399,6 +431,8 @@ def _check_calibration(model: Model, calibration: Calibration, what: str) -> Non
     if made_by is None or made_by[0] != model.fingerprint:
         fault = f"{what} is for {describe_model(calibration.model)}, and this is {describe_model(model.name)}"
         raise InputError(f"{fault}; {way}")
+    if calibration.gallery is not None:
+        check_comparable(model, calibration.model, calibration.gallery, what)
     if calibration.flip is not None:
         rule = f"{what} must be of embeddings that the model's own flip rule made"
         raise InputError(f"{rule}; it fuses them by flip {calibration.flip!r} afterwards; use angulus embed --flip")

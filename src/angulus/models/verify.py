@@ -14,7 +14,7 @@ from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.core.contract import describe_model
 from angulus.evaluation.protocols.calibration import Rate
-from angulus.models.artifact import Model
+from angulus.models.artifact import Model, check_comparable
 from angulus.models.photos import ChosenFace, choose_faces, read_photo
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def verify(
     prior: float = 0.5,
     detector: str | Detector | None = None,
     faces: Sequence[int | None] = (),
+    stored_by: Model | None = None,
 ) -> Decision:
     """Decide whether two images show the same person: cos(x_a, x_b) >= threshold.
 
@@ -71,19 +72,25 @@ def verify(
         detector: finds the faces on each photo, one of which is aligned: a name for `detect.make`, or your own.
         faces: which face of `first` and of `second` to compare, counted from the left, from 1; None: the largest that
             is large and sure enough, with a warning if there are others.
+        stored_by: the model that embeds `second`, as a gallery holds it; `model` must be compatible with it, and the
+            calibration of the pair decides. None: `model` embeds both.
 
     Raises:
-        checks.InputError: a model without calibration and no threshold, a calibration for another flip rule, an image
-            that cannot be read or is of another size, a photo without a face, a feature of length zero.
+        checks.InputError: models that are not compatible, a model without calibration and no threshold, a calibration
+            for another flip rule, an image that cannot be read or is of another size, a photo without a face, a feature
+            of length zero.
     """
     checks.number("prior", prior, low=0, high=1, open_low=True, open_high=True)
-    limit = _limit(model, threshold)
-    paths = (first, second)
-    fits = model.calibration is not None and model.calibration.model == model.name
-    calibration = model.calibration if fits else None
+    stored = model if stored_by is None else stored_by
+    check_comparable(model, model.name, stored.name, "verify")
+    limit = _limit(model, threshold, stored)
+    paths, models = (first, second), (model, stored)
+    calibration = model.calibration_of(stored.name)
     choices = choose_faces(model.config, detector, faces)
-    images = [read_photo(path, model.config, choice) for path, choice in zip(paths, choices, strict=True)]
-    score, norms = _compare(model, images, first, second)
+    if stored is not model:
+        choices[1] = choose_faces(stored.config, detector, faces)[1]
+    images = [read_photo(path, each.config, choice) for path, each, choice in zip(paths, models, choices, strict=True)]
+    score, norms = _compare(models, images, paths)
     taken = tuple(choice.chosen for choice in choices if choice is not None and choice.chosen is not None)
     warnings = [choice.warning(path) for path, choice in zip(paths, choices, strict=True) if choice is not None]
     warnings.append(None if calibration is None else calibration.warning)
@@ -98,10 +105,17 @@ def verify(
     return replace(decided, **rates)
 
 
-def _limit(model: Model, threshold: float | None) -> float:
+def _limit(model: Model, threshold: float | None, stored: Model) -> float:
     """The threshold to decide by."""
     if threshold is not None:
         return checks.number("threshold", threshold, low=-1, high=1)
+    if stored.name != model.name:
+        calibration = model.calibration_of(stored.name)
+        if calibration is None:
+            way = "run angulus calibrate with --gallery and --model, or give a threshold of your own with --threshold"
+            fault = f"queries of {describe_model(model.name)} on vectors of {describe_model(stored.name)}"
+            raise InputError(f"no threshold is known for {fault}: they are not calibrated; {way}")
+        return calibration.threshold.value
     if model.calibration is None:
         way = "run angulus calibrate with --model, or give a threshold of your own with --threshold"
         raise InputError(f"this model is not calibrated, so no threshold of its scores is known; {way}")
@@ -112,11 +126,14 @@ def _limit(model: Model, threshold: float | None) -> float:
     return model.calibration.threshold.value
 
 
-def _compare(model: Model, pixels: list[torch.Tensor], first: Path, second: Path) -> tuple[float, tuple[float, float]]:
+def _compare(
+    models: Sequence[Model], pixels: Sequence[torch.Tensor], paths: Sequence[Path]
+) -> tuple[float, tuple[float, float]]:
     """The cosine, in float64, and both norms."""
-    features = torch.cat([model.embed(image[None]) for image in pixels]).cpu().numpy().astype(np.float64)
+    parts = [model.embed(image[None]) for model, image in zip(models, pixels, strict=True)]
+    features = torch.cat(parts).cpu().numpy().astype(np.float64)
     norms = np.linalg.norm(features, axis=1)
-    for path, norm in zip((first, second), norms, strict=True):
+    for path, norm in zip(paths, norms, strict=True):
         if not 0 < norm < np.inf:
             raise InputError(f"the feature of {path} must have a length > 0, or it has no angle; got {norm:g}")
     score = float(np.clip(features[0] @ features[1] / norms[0] / norms[1], -1, 1))

@@ -25,6 +25,7 @@ WAIT_S = 600.0  # for another process that writes; an index of a million rows ta
 
 _KEPT = timedelta(hours=1)  # how long older versions of the table stay, for processes that still read them
 _TERMS = 1000  # per condition
+_ROWS = 10_000  # read at a time
 _KEY = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _REFINE = 10  # times as many rows as requested are compared by their full vectors
 
@@ -149,6 +150,15 @@ class LanceStore:
     def count(self) -> int:
         with self._errors_named():
             return int(self._open().count_rows())
+
+    def rows(self) -> Iterator[Neighbours]:
+        extras.require(EXTRA, "listing a gallery", "lance")
+        data = self._latest().to_lance()
+        with self._errors_named():
+            for part in data.to_batches(["id", "identity", "vector"], batch_size=_ROWS):
+                vectors = part["vector"].flatten().to_numpy(zero_copy_only=False)
+                vectors = vectors.reshape(-1, part["vector"].type.list_size)
+                yield Neighbours(part["id"].to_pylist(), part["identity"].to_pylist(), vectors)
 
     def index(self, kind: str) -> None:
         checks.choice("the kind of index", kind, KINDS)

@@ -97,6 +97,18 @@ class QdrantStore:
         with self._errors_named():
             return int(self.client.count(self.collection, exact=True).count)
 
+    def rows(self) -> Iterator[Neighbours]:
+        about = self.about()
+        size, offset, first = 0 if about is None else about.size, None, about is not None
+        while first or offset is not None:
+            first = False
+            with self._errors_named():
+                points, offset = self.client.scroll(
+                    self.collection, limit=_BATCH, offset=offset, with_payload=True, with_vectors=True
+                )
+                part = self._neighbours(points, size)
+            yield part
+
     def index(self, kind: str) -> None:
         checks.choice("the kind of index", kind, ("hnsw",), hint="a Qdrant server builds it by itself")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Protocol
@@ -92,6 +92,9 @@ class VectorStore(Protocol):
 
     def count(self) -> int:
         """The number of rows."""
+
+    def rows(self) -> Iterator[Neighbours]:
+        """All rows as they are now, in parts."""
 
     def index(self, kind: str) -> None:
         """Build the index for approximate queries."""

@@ -85,8 +85,8 @@ def class_vectors(
 ) -> Tensor:
     """Unit vectors [C, d] of the classes of a training, as the old model sees them; every rank calls it.
 
-    A class that the old model was trained on, by its name, has its class weight; any other, the mean of its images' unit
-    features under the old model.
+    A class that the old model was trained on, by its name, has its class weight; any other, the mean of its images'
+    unit features under the old model.
 
     Args:
         classes: "auto"; "weights": of all classes; or "means": of all classes.
@@ -146,16 +146,14 @@ def _refuse_other_images(old: Model, images: Images, contract: Contract, source:
     """Refuse images that the old model cannot embed as it embedded the gallery's."""
     want = [old.config.in_channels, *old.config.image_size]
     got = list(images.pixels.shape[1:])
+    aligned = [str(each.template or "none") for each in (old.config.contract, contract)]
     fault = ""
     if want != got:
-        fault = f"{source} takes images {want}, and these are {got}"
-    elif old.config.contract.template != contract.template:
-        fault = (
-            f"{source} takes images aligned by the template {old.config.contract.template or 'none'}, and input.template "
-            f"is {contract.template or 'none'}"
-        )
+        fault = f"takes images {want}, and these are {got}"
+    elif aligned[0] != aligned[1]:
+        fault = f"takes images aligned by the template {aligned[0]}, and input.template is {aligned[1]}"
     if fault:
         raise InputError(
-            f"compatible_with: the old model must embed the training images, as it lacks the class weights of some, but "
-            f"{fault}; prepare the images as it takes them, or give an old model with the weights of all classes"
+            "compatible_with: the old model must embed the training images of classes whose weights it lacks, and "
+            f"{source} {fault}; prepare the images as it takes them, or give a model with the weights of all classes"
         )
