@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -91,7 +91,7 @@ def calibrate(
     if groups is not None:
         read = with_groups(read, groups)
     given = read_list(pairs, form) if pairs else protocol.pairs_of_images(read, impostors=impostors, seed=seed)
-    asked = {"target_fmr": fmr, "flip": flip, "draws": draws, "seed": seed}
+    asked: dict[str, Any] = {"target_fmr": fmr, "flip": flip, "draws": draws, "seed": seed}
     if gallery is None:
         calibration, found = protocol.calibrate(read, given, **asked)
     else:

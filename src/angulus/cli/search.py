@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -14,6 +14,7 @@ from angulus.cli.output import Flip, JsonFile, refuse_unwritable, save_json, say
 from angulus.core import checks
 
 if TYPE_CHECKING:
+    from angulus.core.embeddings import Embeddings
     from angulus.evaluation.protocols.calibration import Calibration
     from angulus.search import Answer, Gallery
 
@@ -118,7 +119,7 @@ def query(
     about = opened.about()
     calibrated = None if calibration is None else read_calibration(calibration, about.model)
     limit = threshold if calibrated is None else threshold_of(calibrated, about, opened.store.where, read.model)
-    compatible = {"compatible_with": _compatible_with(model, calibrated, read.model)}
+    compatible: dict[str, Any] = {"compatible_with": _compatible_with(model, calibrated, read)}
     effort = (EFFORT if effort is None else effort) if approximate else None
     checks.choice("--by", by, BY)
     answers = opened.query(
@@ -169,21 +170,16 @@ def _percent(share: float) -> str:
     return f"{100 * share:.{2 if share < 0.99 else 3}g}"
 
 
-def _compatible_with(folder: Path | None, calibration: Calibration | None, model: str | None) -> tuple[str, ...]:
+def _compatible_with(folder: Path | None, calibration: Calibration | None, queries: Embeddings) -> tuple[str, ...]:
     """The fingerprints that the queries' model is compatible with, by its folder or by the calibration of a pair."""
-    from angulus.core.contract import describe_model, split_model_name
+    from angulus.core.contract import split_model_name
     from angulus.models import artifact
 
     if folder is not None:
         loaded = artifact.load(folder)
-        made_by = split_model_name(model)
-        if made_by is None or made_by[0] != loaded.fingerprint:
-            raise checks.InputError(
-                f"--model must be the model of the queries; {folder} is {describe_model(loaded.name)}, and the queries "
-                f"are of {describe_model(model)}"
-            )
+        artifact.check_made_by(loaded, queries, f"--model {folder}")
         return loaded.config.compatible_with
-    pair = None if calibration is None or calibration.model != model else split_model_name(calibration.gallery)
+    pair = None if calibration is None or calibration.model != queries.model else split_model_name(calibration.gallery)
     return () if pair is None else pair[:1]
 
 

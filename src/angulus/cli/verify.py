@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -59,7 +59,13 @@ def verify(
     if flip is not None:
         loaded, stored = loaded.with_flip(flip), None if stored is None else stored.with_flip(flip)
     finder = (detector or "mtcnn") if align else None
-    asked = {"threshold": threshold, "prior": prior, "detector": finder, "faces": face or (), "stored_by": stored}
+    asked: dict[str, Any] = {
+        "threshold": threshold,
+        "prior": prior,
+        "detector": finder,
+        "faces": face or (),
+        "stored_by": stored,
+    }
     decision = decide(loaded, first, second, **asked)
     say("same person" if decision.same else "not the same person")
     for line in lines(decision, prior):

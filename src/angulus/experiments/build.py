@@ -152,9 +152,9 @@ def _old_classes(recipe: Recipe, images: Splits, ranks: Ranks, device: torch.dev
 
     old = ranks.run_on_all(load)
     with torch.random.fork_rng(devices=[]), ranks.raise_on_all():  # the training draws what it would without
-        options = {"head": dataclasses.replace(recipe.head, sampling=None, init="normal", update_in_backward=False)}
-        changed = dataclasses.replace(recipe, objective=compatible.influence(recipe.objective), **options)
-        head = _head(changed, images, ranks)
+        settings = dataclasses.replace(recipe.head, sampling=None, init="normal", update_in_backward=False)
+        objective = compatible.influence(recipe.objective)
+        head = _head(dataclasses.replace(recipe, objective=objective, head=settings), images, ranks)
         train = images.train
         vectors = compatible.class_vectors(old, train, recipe.input, asked.classes, ranks, device, asked.model)
     return compatible.OldClasses.of(head, vectors, asked.weight, old.fingerprint)

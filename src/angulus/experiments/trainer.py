@@ -33,15 +33,9 @@ if TYPE_CHECKING:  # pydantic, YAML and what evaluates are imported when a train
     from angulus.training.settings import Training
 
 EVENTS = ("on_start", "on_step", "on_epoch", "on_end")
-SECTIONS = (
-    "backbone",
-    "input",
-    "augment",
-    "head",
-    "validation",
-    "evaluation",
-    "compatible_with",
-)  # of a recipe, as keywords
+SECTIONS = (  # of a recipe, as keywords
+    "backbone", "input", "augment", "head", "validation", "evaluation", "compatible_with",
+)  # fmt: skip
 OPTIONS = ("normalize", "options")  # of backbone; the second for one by its name
 EMBEDDING_SIZE = 128  # of a backbone by its name
 TIMEOUT_S = 600.0  # that a process of torchrun waits for another

@@ -41,6 +41,7 @@ from angulus.core.contract import (
     model_name,
     split_model_name,
 )
+from angulus.core.embeddings import Embeddings
 from angulus.evaluation.protocols.calibration import Calibration
 from angulus.models import batching, model_card
 from angulus.models import classifier as classes
@@ -409,6 +410,16 @@ def _card(folder: Path) -> str | None:
         return (folder / model_card.NAME).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
+
+
+def check_made_by(model: Model, embeddings: Embeddings, what: str) -> None:
+    """Refuse embeddings that another model made, by whatever flip rule."""
+    made_by = split_model_name(embeddings.model)
+    if made_by is None or made_by[0] != model.fingerprint:
+        raise InputError(
+            f"{embeddings.source} must hold vectors of {what}, {describe_model(model.name)}; it holds those of "
+            f"{describe_model(embeddings.model)}; embed the images with that model by angulus embed"
+        )
 
 
 def check_comparable(model: Model, query: str | None, stored: str | None, what: str) -> None:

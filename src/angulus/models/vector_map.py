@@ -189,7 +189,7 @@ def _train(a: Tensor, b: Tensor, rotation: Tensor, old: Embeddings, seed: int) -
             best, kept, waited = now, {name: value.detach().clone() for name, value in weights.items()}, 0
         if waited >= _PATIENCE:
             break
-        for rows in fitted[torch.randperm(len(fitted), generator=generator)].split(_BATCH):
+        for rows in torch.split(fitted[torch.randperm(len(fitted), generator=generator)], _BATCH):
             optim.zero_grad()
             _loss(weights, a[rows], b[rows]).backward()  # type: ignore[no-untyped-call]
             optim.step()
