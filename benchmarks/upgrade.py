@@ -7,7 +7,7 @@
 DATA holds these records and pairs.txt. The old model is trained on 96 of the 191 training people, the new one on all:
 freely, and compatibly with the old one. Nobody of the test is trained on. What is fixed before a number is seen:
 
-* λ and the kind of class vectors are chosen on 25 training people whom neither the old model nor that trial sees, by
+* λ and the kind of class vectors are chosen on 25 training people that neither the old model nor the trial sees, by
   the AUC of all their pairs: of the trials whose new-on-new loses at most 0.5 points against the free trial, the one
   with the best new-on-old; if none does, the one that loses least.
 * The figure is the accuracy over the ten folds of pairs.txt, as the mean over the seeds; AUC and Recall@1 (every test
@@ -190,7 +190,7 @@ def _with(figures: dict[str, float], intervals: dict[str, Interval]) -> Row:
 def measure(
     data_folder: Path, images: Splits, olds: list[Model], news: dict[str, list[Model]], draws: int
 ) -> list[Row]:
-    """Every comparison on people whom nobody was trained on, and the differences that the goals are about."""
+    """Every comparison on people that no model was trained on, and the differences that the goals are about."""
     test = data.load("faces", root=data_folder / "test", test="trained_on").test
     listed = read_pairs(data_folder / "pairs.txt")
     vectors = {"old": [embed(model, test, "old") for model in olds]}

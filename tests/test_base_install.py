@@ -86,6 +86,7 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("search query gallery e.npz", "no data"),
     ("search remove gallery 0/0.png", "no data"),
     ("search index gallery", "no data"),
+    ("upgrade run/model none --pairs e.npz e.npz", "no data"),
     ("data digits", None),
     *((f"data {name}", "no data") for name in ("mnist", "cifar10", "cifar100", "celeba", "faces", "luna16")),
     *((f"data {name}", "no data") for name in ("ms-celeb", "casia-webface")),

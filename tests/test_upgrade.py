@@ -89,7 +89,7 @@ def test_vectors_of_another_size_are_mapped_with_their_angles() -> None:
 def test_a_hidden_layer_maps_what_no_rotation_does() -> None:
     vectors, people = np.random.default_rng(0).normal(size=(1500, D)), np.repeat(np.arange(300), 5).astype(np.str_)
     ids = np.arange(1500).astype(np.str_)
-    sides = ((vectors, OLD_NAME), (np.abs(vectors @ turn()) - 0.8, NEW_NAME))
+    sides = ((vectors, OLD_NAME), (np.abs(unit(vectors) @ turn()) - 0.35, NEW_NAME))
     old, new = (Embeddings(each, ids, labels=people, models=np.full(1500, name)) for each, name in sides)
     fitted, tested = np.arange(1200), np.arange(1200, 1500)
     losses = {}

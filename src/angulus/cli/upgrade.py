@@ -35,7 +35,7 @@ def upgrade(
     ] = None,
     out: Annotated[Optional[str], typer.Option("--out", help="The mapped gallery, a new one.")] = None,  # noqa: UP045
     kind: Annotated[str, typer.Option(help="orthogonal; or mlp, a hidden layer more.")] = "orthogonal",
-    held_out: Annotated[float, typer.Option(help="Share of the people whom the map is tested on.")] = 0.3,
+    held_out: Annotated[float, typer.Option(help="Share of the people held out of the fit, to test the map on.")] = 0.3,
     draws: Draws = 1000,
     seed: Seed = 0,
     json: JsonFile = None,

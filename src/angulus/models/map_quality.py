@@ -1,4 +1,4 @@
-"""How well mapped vectors work for people whom the map was not fitted on."""
+"""How well mapped vectors work for people held out of the fit of the map."""
 
 from __future__ import annotations
 

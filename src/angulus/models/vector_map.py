@@ -177,7 +177,7 @@ def _train(a: Tensor, b: Tensor, rotation: Tensor, old: Embeddings, seed: int) -
     generator = torch.Generator().manual_seed(seed)
     weights = {name: torch.zeros(shape) for name, shape in _shapes("mlp", *rotation.shape).items()}
     weights["rotation"] = rotation.clone()
-    weights["hidden.weight"] = torch.randn(weights["hidden.weight"].shape, generator=generator) * len(rotation) ** -0.5
+    weights["hidden.weight"] = torch.randn(weights["hidden.weight"].shape, generator=generator)  # of unit vectors
     optim = torch.optim.Adam([value.requires_grad_() for value in weights.values()], lr=_RATE)
     best, kept, waited = math.inf, {}, 0
     fitted = (~tuned).nonzero()[:, 0]
