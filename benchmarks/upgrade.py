@@ -92,12 +92,16 @@ def people(images: Splits, chosen: np.ndarray) -> Splits:
     return replace(images, train=select_classes(images.train, chosen), test=select_classes(images.test, chosen))
 
 
-def embed(model: Model, images: Images, what: str) -> Embeddings:
-    """The vectors of images, with their ids and people."""
-    features = [model.embed(images.pixels[rows]) for rows in torch.arange(len(images)).split(256)]
-    names = np.array(images.class_names)[images.labels.numpy()]
-    ids = text_array(list(images.ids) or list(map(str, range(len(images)))))
-    return Embeddings(torch.cat(features).numpy(), ids, labels=text_array(names.tolist()), source=what)
+def embed(model: Model, images: Images, runs: Path, what: str) -> Embeddings:
+    """The vectors of images, with their ids and people, from a file once they are known."""
+    path = runs / f"{what}-{model.name}.npz"
+    if not path.exists():
+        features = [model.embed(images.pixels[rows]) for rows in torch.split(torch.arange(len(images)), 256)]
+        names = np.array(images.class_names)[images.labels.numpy()]
+        ids = text_array(list(images.ids) or list(map(str, range(len(images)))))
+        models = np.full(len(images), model.name)
+        Embeddings(torch.cat(features).numpy(), ids, labels=text_array(names.tolist()), models=models).write(path)
+    return Embeddings.read(path)
 
 
 def auc(queries: Embeddings, gallery: Embeddings, listed: PairList) -> float:
@@ -111,12 +115,12 @@ def choose(
     held = np.zeros(len(order), dtype=bool)
     held[order[-HELD_OUT:]] = True
     inside, outside = people(images, ~held), select_classes(images.train, held)
-    before = embed(old, outside, "old")
+    before = embed(old, outside, runs, "held-out")
     listed = pairs_of_images(before)
     rows: list[Row] = []
     for name, setting in TRIALS.items():
         asked = None if setting is None else {"model": str(folder), **setting}
-        new = embed(train(inside, runs / f"trial-{len(rows)}", epochs, 0, asked), outside, "new")
+        new = embed(train(inside, runs / f"trial-{len(rows)}", epochs, 0, asked), outside, runs, "held-out")
         rows.append({"trial": name, "new on old": auc(new, before, listed), "new on new": auc(new, new, listed)})
     free, *others = rows
     kept = [row for row in others if row["new on new"] >= free["new on new"] - MOST_LOST]
@@ -188,17 +192,17 @@ def _with(figures: dict[str, float], intervals: dict[str, Interval]) -> Row:
 
 
 def measure(
-    data_folder: Path, images: Splits, olds: list[Model], news: dict[str, list[Model]], draws: int
+    data_folder: Path, runs: Path, images: Splits, olds: list[Model], news: dict[str, list[Model]], draws: int
 ) -> list[Row]:
     """Every comparison on people that no model was trained on, and the differences that the goals are about."""
     test = data.load("faces", root=data_folder / "test", test="trained_on").test
     listed = read_pairs(data_folder / "pairs.txt")
-    vectors = {"old": [embed(model, test, "old") for model in olds]}
-    vectors |= {name: [embed(model, test, name) for model in models] for name, models in news.items()}
+    models = {"old": olds, **news}
+    vectors = {name: [embed(model, test, runs, "test") for model in each] for name, each in models.items()}
     for kind in KINDS:
         vectors[f"old, mapped ({kind})"] = []
         for seed, (old, new) in enumerate(zip(olds, news["free"], strict=True)):
-            seen = [replace(embed(model, images.train, "train"), models=_named(model, images)) for model in (old, new)]
+            seen = [embed(model, images.train, runs, "train") for model in (old, new)]
             mapped = fit(*seen, kind=kind, seed=seed).of(vectors["old"][seed])
             vectors[f"old, mapped ({kind})"].append(mapped)
     asked = [("old", "old"), ("free", "old"), ("free", "free"), ("compatible", "old"), ("compatible", "compatible")]
@@ -209,10 +213,6 @@ def measure(
     differences.append(("free on free", "compatible on compatible"))
     rows += [difference_row(f"{after} − {before}", found[before], found[after], draws) for before, after in differences]
     return rows
-
-
-def _named(model: Model, images: Splits) -> Any:
-    return np.full(len(images.train), model.name)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -238,7 +238,7 @@ def main(arguments: list[str] | None = None) -> None:
             news[name].append(train(images, asked.runs / f"{name}-{seed}", asked.epochs, seed, given))
 
     # Measure
-    rows += measure(asked.data, images, olds, news, asked.draws)
+    rows += measure(asked.data, asked.runs, images, olds, news, asked.draws)
     shown = [row for row in rows if "what" in row]
     show(
         f"{asked.seeds} seeds, {asked.epochs} epochs, {chosen}; intervals over people",

@@ -50,7 +50,7 @@ def made(seed: int, name: str | None, turn: np.ndarray | None = None, noise: flo
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 def turn() -> np.ndarray:
@@ -157,8 +157,9 @@ def test_the_map_is_tested_on_people_that_it_was_not_fitted_on() -> None:
     old, new = made(2, OLD_NAME, noise=0.3), made(3, NEW_NAME, turn(), noise=0.3)
     mapping, quality = fit_and_test(old, new, draws=20, seed=4)
     assert (quality.people, quality.images, quality.fitted_on) == (6, 30, 70)
-    drawn = np.random.default_rng((4, 0x3A)).choice(np.unique(old.labels), 6, replace=False)
-    held = np.isin(old.labels, drawn)
+    people = np.asarray(old.labels)
+    drawn = np.random.default_rng((4, 0x3A)).choice(np.unique(people), 6, replace=False)
+    held = np.isin(people, drawn)
     np.testing.assert_array_equal(
         mapping.weights["rotation"],
         fit(pick(old, np.flatnonzero(~held)), pick(new, np.flatnonzero(~held))).weights["rotation"],
@@ -295,8 +296,8 @@ def test_a_compatible_pair_is_searched_and_verified_by_its_own_calibration(home:
 
     first, second = home / "people/3/0.png", home / "people/3/1.png"
     decision = verify(model, first, second, stored_by=old)
-    features = [each.embed(_pixels(path))[0].double() for each, path in ((model, first), (old, second))]
-    assert decision.score == pytest.approx(float(torch.cosine_similarity(*features, dim=0)), abs=1e-6)
+    one, other = (each.embed(_pixels(path))[0].double() for each, path in ((model, first), (old, second)))
+    assert decision.score == pytest.approx(float(torch.cosine_similarity(one, other, dim=0)), abs=1e-6)
     assert decision.threshold == pair.threshold.value and decision.fmr == pair.fmr
     assert verify(model, first, second).threshold == model.calibration.threshold.value
     assert run(home, "verify @new @people/3/0.png @people/3/1.png --stored-by @old")[0] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def across(queries: Embeddings, gallery: Embeddings, pairs: PairList) -> tuple[E
     for embeddings, ids, mark in ((queries, pairs.left, _QUERY), (gallery, pairs.right, _STORED)):
         rows, place = np.unique(embeddings.rows(ids, pairs.source), return_inverse=True)
         parts.append((embeddings, rows, text_array([f"{name}{mark}" for name in embeddings.ids[rows].tolist()]), place))
-    columns = {}
+    columns: dict[str, Any] = {}
     for name in ("labels", "groups", "norms", "flipped"):
         values = [getattr(embeddings, name) for embeddings, *_ in parts]
         if all(value is not None for value in values):
