@@ -64,7 +64,7 @@ def influence(objective: Objective) -> Objective:
 
     >>> from angulus import losses
     >>> print(influence(losses.softmax() + losses.ring_loss(lam=0.01)))
-    softmax cross-entropy on unit weights; radius ‖x‖
+    softmax cross-entropy on unit weights; radius ‖x‖, the feature's own norm
     """
     changes = {} if objective.radius is None else {"penalties": ()}
     return objective.replace(weights="unit", bias=False, subcenters=None, center_loss=None, **changes)
