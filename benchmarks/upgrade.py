@@ -43,6 +43,7 @@ from angulus.evaluation.protocols.differences import PROTOCOLS
 from angulus.evaluation.protocols.result import Result
 from angulus.evaluation.protocols.two_models import across
 from angulus.experiments.recipe import parse_yaml
+from angulus.models import artifact
 from angulus.models.artifact import Model
 from angulus.models.vector_map import KINDS, fit
 from angulus.training.validation import select_classes
@@ -74,7 +75,9 @@ training:
 
 
 def train(images: Splits, folder: Path, epochs: int, seed: int, compatible_with: Any = None) -> Model:
-    """The model of a run, trained or resumed if it is not there yet."""
+    """The model of a run, trained or resumed if it is not there yet; other settings need other --runs."""
+    if (folder / "results.json").exists():
+        return artifact.load(folder / "model")
     args = angulus.TrainingArguments(**SECTIONS["training"], epochs=epochs, seed=seed)
     sections = {"input": SECTIONS["input"], "augment": SECTIONS["augment"], "compatible_with": compatible_with}
     loss = losses.normface(s=16, learn=False)

@@ -383,3 +383,19 @@ def test_bad_commands_end_in_a_sentence(home: Path, command: str, sentence: str)
     code, said = run(home, command)
     assert code != 0 and sentence in said
     assert not list(home.glob("*/map-none*"))
+
+
+def test_the_page_shows_the_stored_figures() -> None:
+    root = Path(__file__).parents[1]
+    page = (root / "docs" / "upgrade.md").read_text(encoding="utf-8")
+    lines = (root / "benchmarks" / "results" / "upgrade.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if "what" in row]
+    assert len(rows) >= 11
+    for row in rows:
+        cells = [
+            f"{100 * row[name][end]:.2f}"
+            for name in ("accuracy", "AUC", "Recall@1")
+            for end in ("value", "low", "high")
+        ]
+        one, two, three = ("{} [{}, {}]".format(*cells[start : start + 3]) for start in (0, 3, 6))
+        assert f"| {row['what']} | {one} | {two} | {three} |" in page, row["what"]
