@@ -156,6 +156,11 @@ def test_a_stopped_run_resumes_to_the_same_weights_and_refuses_another_old_model
     found, expected = (tiny.outcome(tmp_path / name) for name in ("stopped", "whole"))
     assert tiny.differences(found["checkpoint"], expected["checkpoint"]) == []
     assert found["checkpoint"]["compatible"]["objective"]["objective.negatives.t"] > 0  # the running figure was kept
+    results = (tmp_path / "whole" / "results.json").read_text()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "old_classes", None)  # an ended run is read without the old model
+        train(tmp_path / "whole", resume=True)
+    assert (tmp_path / "whole" / "results.json").read_text() == results
     with pytest.raises(Interrupted):
         train(tmp_path / "other", on_step=stop)
     model = artifact.load(old)

@@ -50,18 +50,25 @@ def hold_out(recipe: Recipe, images: Splits) -> tuple[Splits, Images | None]:
     return validation.hold_out(images, recipe.validation, recipe.training.seed)
 
 
-def job(recipe: Recipe, images: Splits, held_out: Images | None = None, backbone: nn.Module | None = None) -> Job:
+def job(
+    recipe: Recipe,
+    images: Splits,
+    held_out: Images | None = None,
+    backbone: nn.Module | None = None,
+    *,
+    old_model: bool = True,
+) -> Job:
     """Network, head and settings, with weights drawn from the recipe's seed; refuses what would fail during training.
 
     Every rank calls it; an error on one is raised on all. A `backbone` is trained as it is, in place of the one that
-    the recipe names.
+    the recipe names. Without `old_model`, that of the recipe's `compatible_with` is not read, as no training needs it.
     """
     ranks = Ranks.here()
     backbone, where = ranks.run_on_all(lambda: _build_locally(recipe, images, ranks, backbone))
     with ranks.raise_on_all():
         head = _head(recipe, images, ranks)
     contract = ranks.run_on_all(lambda: preprocessing(recipe.input, images.train).to(where))
-    old_classes = _old_classes(recipe, images, ranks, where)
+    known = old_classes(recipe, images, ranks, where) if old_model else None
     return Job(
         backbone,
         head,
@@ -76,7 +83,7 @@ def job(recipe: Recipe, images: Splits, held_out: Images | None = None, backbone
         held_out,
         recipe.name,
         recipes.flat(recipe),
-        old_classes,
+        known,
     )
 
 
@@ -139,7 +146,7 @@ def _compare_input(recipe: Recipe, sides: tuple[int, ...]) -> None:
             checks.warn(f"input.{key} is {said}, but the weights of {recipe.backbone.name} were trained with {value}")
 
 
-def _old_classes(recipe: Recipe, images: Splits, ranks: Ranks, device: torch.device) -> OldClasses | None:
+def old_classes(recipe: Recipe, images: Splits, ranks: Ranks, device: torch.device) -> OldClasses | None:
     """The classes of the old model that the recipe names, as a second, frozen head; every rank calls it."""
     asked = recipe.compatible_with
     if asked is None:

@@ -74,7 +74,8 @@ def run(
     ranks.run_on_first(lambda: _refuse_nothing_to_resume(folder, resume))
     whole = ranks.run_on_all(load)
     used, held_out = ranks.run_on_all(lambda: build.hold_out(recipe, whole))
-    job = build.job(recipe, used, held_out, backbone)
+    ended = ranks.broadcast(lambda: (folder / RESULTS).exists())  # it needs no old model, unless it trains for longer
+    job = build.job(recipe, used, held_out, backbone, old_model=not ended)
     start = recipe.training.start_from
     if start is not None and not ranks.broadcast(lambda: (folder / CHECKPOINT).exists()):
         ranks.run_on_all(lambda: build.start_from(place(start), job))
@@ -86,6 +87,8 @@ def run(
         if state.results is not None and state.measured:
             return state.results
         _refuse_unshared(folder, ranks)
+        if ended and state.results is None:
+            job.compatible = build.old_classes(recipe, used, ranks, job.device)
         if state.results is not None:
             ranks.run_on_first(lambda: files.write_text(folder / MEASURING, ""))
         else:
