@@ -94,6 +94,7 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("search export gallery copy.npz", "no data"),
     ("serve run/model --port 0", "serve"),
     ("search threshold gallery e.npz", "no data"),
+    ("upgrade run/model none --pairs e.npz e.npz", "no data"),
     ("data digits", None),
     *((f"data {name}", "no data") for name in ("mnist", "cifar10", "cifar100", "celeba", "files", "faces")),
     *((f"data {name}", "no data") for name in ("luna16", "ms-celeb", "casia-webface")),

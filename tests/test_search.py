@@ -636,3 +636,20 @@ def test_answers_by_person_are_those_of_brute_force(gallery: Gallery, exclude_se
 def only(people: Embeddings, name: str) -> Embeddings:
     row = people.ids.tolist().index(name)
     return Embeddings(people.vectors[row : row + 1], people.ids[row : row + 1])
+
+
+def test_all_rows_are_listed_as_they_were_added(gallery: Gallery) -> None:
+    people = made(300)
+    gallery.add(people)
+    parts = list(gallery.store.rows())
+    found = {
+        name: (identity, vector)
+        for part in parts
+        for name, identity, vector in zip(part.ids, part.identities, part.vectors, strict=True)
+    }
+    assert sum(len(part.ids) for part in parts) == len(found) == 300
+    assert people.labels is not None
+    for name, label, vector in zip(people.ids, people.labels, people.unit(), strict=True):
+        identity, stored = found[name]
+        assert identity == label
+        np.testing.assert_allclose(stored, vector, atol=1e-6)

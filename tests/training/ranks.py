@@ -65,6 +65,7 @@ CASES: dict[str, list[str]] = {
     "slow-backbone": [*NET, "training.optimizer.backbone_lr_scale=0.1"],
     "ramped": [*NET, "objective={kind: mv_softmax, s: 8, ramp: {margin: [0.2, 0.8], negatives: auto}}"],
     "averaged": [*NET, "training.ema=0.7", "training.optimizer.layer_decay=0.9", "training.freeze=['layers.0.*']"],
+    "compatible": [*NET, "compatible_with={model: FOLDER/sgd/model, weight: 2, classes: means}"],  # after sgd
     "validated": [*NET, "validation={identities: 0.3, fmr: 0.05, pairs: 200}"],
 }
 OF_THREE = (
@@ -96,7 +97,7 @@ def main(rank: int, count: int, rendezvous: str, folder: Path) -> None:
     for name, overrides in CASES.items():
         if count == 3 and name not in OF_THREE:
             continue
-        run(tiny.validated(*overrides), folder / name, splits=tiny.splits())
+        train(name, overrides, folder)
     for name, overrides in STOPPED.items():
         for where in (folder / name, folder / f"{name}-of-one"):
             if where.exists():  # of another number of processes
@@ -119,6 +120,12 @@ def main(rank: int, count: int, rendezvous: str, folder: Path) -> None:
     said["batch norm"] = [str(batch_norm(rank, count))]
     (folder / f"rank-{rank}.json").write_text(json.dumps(said))
     dist.destroy_process_group()
+
+
+def train(name: str, overrides: list[str], folder: Path) -> None:
+    """Train a case in FOLDER/NAME."""
+    named = [text.replace("FOLDER", str(folder)) for text in overrides]
+    run(tiny.validated(*named), folder / name, splits=tiny.splits())
 
 
 def stop(rank: int) -> Callable[[int, int, float], None]:

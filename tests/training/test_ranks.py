@@ -20,7 +20,7 @@ from angulus.training.signals import Interrupted
 from angulus.training.state import CHECKPOINT, class_rows, load_checkpoint
 
 sys.path.insert(0, str(Path(__file__).parent))
-from ranks import CASES, OF_THREE, REFUSED, STOPPED, stop
+from ranks import CASES, OF_THREE, REFUSED, STOPPED, stop, train
 
 from processes import run_ranks
 
@@ -37,7 +37,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every case on this process."""
     folder = tmp_path_factory.mktemp("one")
     for name, overrides in {**CASES, **STOPPED}.items():
-        run(tiny.validated(*overrides), folder / name, splits=tiny.splits())
+        train(name, overrides, folder)
     return folder
 
 

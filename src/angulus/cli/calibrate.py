@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -40,6 +40,14 @@ def calibrate(
         Optional[Path],  # noqa: UP045  # typer
         typer.Option(
             "--pairs", help="A list of labelled pairs; else all pairs of the embeddings' labels.", show_default=False
+        ),
+    ] = None,
+    gallery: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--gallery",
+            help="Embeddings of the same images by the model that made a gallery: the first are then the queries.",
+            show_default=False,
         ),
     ] = None,
     form: Format = "auto",
@@ -83,7 +91,14 @@ def calibrate(
     if groups is not None:
         read = with_groups(read, groups)
     given = read_list(pairs, form) if pairs else protocol.pairs_of_images(read, impostors=impostors, seed=seed)
-    calibration, found = protocol.calibrate(read, given, target_fmr=fmr, flip=flip, draws=draws, seed=seed)
+    asked: dict[str, Any] = {"target_fmr": fmr, "flip": flip, "draws": draws, "seed": seed}
+    if gallery is None:
+        calibration, found = protocol.calibrate(read, given, **asked)
+    else:
+        stored = Embeddings.read(gallery).match_by(read.id_rule or IdRule())
+        owner = None if model is None else artifact.load(model)
+        compatible = () if owner is None else owner.config.compatible_with
+        calibration, found = protocol.calibrate_across(read, stored, given, compatible_with=compatible, **asked)
     refuse_no_groups(groups, found)
     output.show(found)
     if model is not None:

@@ -71,6 +71,7 @@ EXAMPLES = {  # without `angulus`, by the command's words
     "search index": "search index gallery --kind hnsw",
     "search info": "search info gallery",
     "search query": "search query gallery faces.npz --calibration run/model",
+    "upgrade": "upgrade old/model new/model --images faces --gallery gallery --out mapped",
     "who": "who gallery photo.jpg --model run/model",
     "serve": "serve gallery --model run/model",
     "list": "list backbones resnet",

@@ -42,6 +42,7 @@ COMMANDS = {  # name: (where in angulus.cli, its panel and its line in the help)
     "results": ("results:results_app", EVALUATE, "Check saved results, and print their schema."),
     "calibrate": ("calibrate:calibrate", EVALUATE, "Choose a threshold for a target false match rate."),
     "search": ("search:search_app", FIND, "Find people in a gallery of embeddings."),
+    "upgrade": ("upgrade:upgrade", FIND, "Map the vectors of a gallery to a new model."),
     "who": ("who:who", FIND, "Name the person on a photo, or nobody."),
     "serve": ("serve:serve", FIND, "Serve a model and a gallery over HTTP."),
     "list": ("listing:list_names", FIND, "List recipes and their keys, losses, backbones, protocols, data sets."),

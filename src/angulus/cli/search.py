@@ -14,6 +14,7 @@ from angulus.cli.output import Flip, JsonFile, refuse_unwritable, save_json, say
 from angulus.core import checks
 
 if TYPE_CHECKING:
+    from angulus.core.embeddings import Embeddings
     from angulus.evaluation.protocols.calibration import Calibration
     from angulus.search import Answer, Duplicate, Gallery
 
@@ -162,6 +163,10 @@ def query(
         bool, typer.Option("--exclude-self", help="Leave out the gallery's photo with the query's own id.")
     ] = False,
     flip: Flip = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="The model folder of the queries, if it is another than the gallery's, but compatible."),
+    ] = None,
     json: JsonFile = None,
 ) -> None:
     """Identify the person in each image: the nearest in the gallery, or nobody if all are below the threshold."""
@@ -177,11 +182,15 @@ def query(
     if calibration is not None and threshold is not None:
         raise checks.InputError("give one of --calibration and --threshold; got both")
     read, opened = Embeddings.read(embeddings), _open(gallery)
-    calibrated = None if calibration is None else read_calibration(calibration)
-    limit = threshold if calibrated is None else threshold_of(calibrated, opened.about(), opened.store.where)
+    about = opened.about()
+    calibrated = None if calibration is None else read_calibration(calibration, about.model)
+    limit = threshold if calibrated is None else threshold_of(calibrated, about, opened.store.where, read.model)
+    compatible: dict[str, Any] = {"compatible_with": _compatible_with(model, calibrated, read)}
     effort = (EFFORT if effort is None else effort) if approximate else None
     checks.choice("--by", by, BY)
-    answers = opened.query(read, top=top, threshold=limit, flip=flip, effort=effort, by=by, exclude_self=exclude_self)
+    answers = opened.query(
+        read, top=top, threshold=limit, flip=flip, effort=effort, by=by, exclude_self=exclude_self, **compatible
+    )
     _show(answers)
     nobody = sum(not answer.matches for answer in answers)
     if limit is None:
@@ -196,7 +205,7 @@ def query(
         if warning:
             checks.warn(warning)
     if effort is not None:
-        recall = opened.recall(read, top=top, flip=flip, effort=effort, by=by, exclude_self=exclude_self)
+        recall = opened.recall(read, top=top, flip=flip, effort=effort, by=by, exclude_self=exclude_self, **compatible)
         say(
             f"approximate: {100 * recall.value:.1f} % of the true {recall.top} nearest, over {recall.queries:,} queries"
         )
@@ -242,13 +251,28 @@ def _percent(share: float) -> str:
     return f"{100 * share:.{2 if share < 0.99 else 3}g}"
 
 
-def read_calibration(path: Path) -> Calibration:
-    """The calibration in a file or in a model's folder."""
+def _compatible_with(folder: Path | None, calibration: Calibration | None, queries: Embeddings) -> tuple[str, ...]:
+    """The fingerprints that the queries' model is compatible with, by its folder or by the calibration of a pair."""
+    from angulus.core.contract import split_model_name
+    from angulus.models import artifact
+
+    if folder is not None:
+        loaded = artifact.load(folder)
+        artifact.check_made_by(loaded, queries, f"--model {folder}")
+        return loaded.config.compatible_with
+    pair = None if calibration is None or calibration.model != queries.model else split_model_name(calibration.gallery)
+    return () if pair is None else pair[:1]
+
+
+def read_calibration(path: Path, stored: str | None = None) -> Calibration:
+    """The calibration in a file or in a model's folder; of a folder, that for stored vectors of the model `stored`."""
     from angulus.evaluation.protocols.calibration import Calibration
     from angulus.models import artifact
 
     if path.exists() and not path.is_dir() and not path.is_file():  # a pipe or a device never ends
         raise checks.InputError(f"--calibration must be a file or a folder; {path} is neither")
+    if stored is not None and (pair := path / artifact.PAIR.format(stored)).is_file():
+        return Calibration.read(pair)
     if path.is_dir() and not (path / artifact.CALIBRATION).exists():
         raise checks.InputError(
             f"{path} must hold {artifact.CALIBRATION}; it does not; make it with angulus calibrate --model, or give "

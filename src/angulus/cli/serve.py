@@ -62,7 +62,6 @@ def _service(
 ) -> Service:
     """What the command line asks to serve."""
     from angulus.cli.search import read_calibration
-    from angulus.cli.who import own_calibration
     from angulus.core.contract import describe_model
     from angulus.models import artifact
     from angulus.search import open_gallery, threshold_of
@@ -84,8 +83,9 @@ def _service(
         )
     model = as_gallery(artifact.load(folder), gallery)
     if threshold is None:
-        calibrated = own_calibration(model, about) if calibration is None else read_calibration(calibration)
-        threshold = None if calibrated is None else threshold_of(calibrated, about, where)
+        own = model.calibration_of(about.model)
+        calibrated = own if calibration is None else read_calibration(calibration, about.model)
+        threshold = None if calibrated is None else threshold_of(calibrated, about, where, model.name)
     else:
         checks.number("--threshold", threshold, low=-1, high=1)
     return Service(model, gallery, threshold, most_pixels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,6 +37,10 @@ def verify(
             help="For --align: which face of A, counted from the left; given again, which of B. Else the largest."
         ),
     ] = None,
+    stored_by: Annotated[
+        Path | None,
+        typer.Option(help="The model folder that embeds B as a gallery holds it; MODEL must be compatible with it."),
+    ] = None,
     json: JsonFile = None,
 ) -> None:
     """Decide whether two images show the same person, and print the error rates of the threshold."""
@@ -51,11 +55,18 @@ def verify(
         raise checks.InputError(
             f"--face chooses among faces for --align; got {face[0]} without it; give both or neither"
         )
-    loaded = artifact.load(model)
+    loaded, stored = artifact.load(model), None if stored_by is None else artifact.load(stored_by)
     if flip is not None:
-        loaded = loaded.with_flip(flip)
+        loaded, stored = loaded.with_flip(flip), None if stored is None else stored.with_flip(flip)
     finder = (detector or "mtcnn") if align else None
-    decision = decide(loaded, first, second, threshold=threshold, prior=prior, detector=finder, faces=face or ())
+    asked: dict[str, Any] = {
+        "threshold": threshold,
+        "prior": prior,
+        "detector": finder,
+        "faces": face or (),
+        "stored_by": stored,
+    }
+    decision = decide(loaded, first, second, **asked)
     say("same person" if decision.same else "not the same person")
     for line in lines(decision, prior):
         say(f"  {line}")

@@ -12,9 +12,7 @@ from angulus.cli.output import JsonFile, refuse_unwritable, save_json, say
 from angulus.core import checks
 
 if TYPE_CHECKING:
-    from angulus.evaluation.protocols.calibration import Calibration
     from angulus.models.artifact import Model
-    from angulus.search import About
     from angulus.search.who import Identified
 
 
@@ -92,8 +90,10 @@ def _by_gallery(
     loaded = as_gallery(artifact.load(folder), gallery)
     limit, calibrated = threshold, None
     if threshold is None:
-        calibrated = own_calibration(loaded, about) if calibration is None else read_calibration(calibration)
-        limit = None if calibrated is None else threshold_of(calibrated, about, where)
+        calibrated = (
+            loaded.calibration_of(about.model) if calibration is None else read_calibration(calibration, about.model)
+        )
+        limit = None if calibrated is None else threshold_of(calibrated, about, where, loaded.name)
     else:
         checks.number("--threshold", threshold, low=-1, high=1)
     found = identify(gallery, loaded, photo, threshold=limit, top=top, detector=detector, face=face)
@@ -106,12 +106,6 @@ def _by_gallery(
     for line in [] if calibrated is None else explain_error_rates(calibrated, len(gallery)):
         say(f"  {line}")
     return asdict(found)
-
-
-def own_calibration(model: Model, about: About) -> Calibration | None:
-    """The calibration in the model's folder, if it is for vectors as the gallery holds them."""
-    fits = model.calibration is not None and model.calibration.model == about.model
-    return model.calibration if fits else None
 
 
 def describe(found: Identified, count: int) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, cast, get_args
 
@@ -28,6 +28,7 @@ TEMPLATES: dict[str, tuple[tuple[float, float], ...]] = {
 }
 TEMPLATE_SIDE = 112
 
+_TO = "-to-"  # in the name of mapped vectors
 _NAME = re.compile(r"([0-9a-f]{16})-(none|sum|concat)(?:-([1-9][0-9]*))?")
 
 
@@ -187,11 +188,18 @@ def fingerprint(sha256: str, content: Mapping[str, Any]) -> str:
 
     Args:
         sha256: of the weights, as hexadecimal digits.
-        content: of the configuration, as JSON holds it; `about` and the contract's `flip` do not count.
+        content: of the configuration, as JSON holds it; `about`, `compatible_with` and the contract's `flip` do not
+            count.
     """
     contract = {name: value for name, value in content["contract"].items() if name != "flip"}
-    counted = {name: value for name, value in content.items() if name != "about"} | {"contract": contract}
+    counted = {name: value for name, value in content.items() if name not in ("about", "compatible_with")}
+    counted |= {"contract": contract}
     return hashlib.sha256(json.dumps([sha256, counted], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_fingerprint(value: object) -> bool:
+    """Whether this is a model's fingerprint, 16 hexadecimal digits."""
+    return isinstance(value, str) and split_model_name(model_name(value, "none")) is not None
 
 
 def model_name(digits: str, flip: Flip, dimensions: int | None = None) -> str:
@@ -213,12 +221,53 @@ def split_model_name(name: str | None) -> ModelName | None:
     return None if match is None else ModelName(match[1], cast(Flip, match[2]), int(match[3]) if match[3] else None)
 
 
+def mapped_name(old: str, new: str) -> str:
+    """The name of an old model's vectors that were mapped to a new model's, in galleries and calibrations.
+
+    >>> mapped_name("0123456789abcdef-sum", "fedcba9876543210-none")
+    '0123456789abcdef-sum-to-fedcba9876543210-none'
+    """
+    return f"{old}{_TO}{new}"
+
+
+def query_name(stored: str | None) -> ModelName | None:
+    """The model whose queries stored vectors were made or mapped for; None if they are not of Angulus' models.
+
+    >>> query_name("0123456789abcdef-sum-to-fedcba9876543210-none-128")
+    ModelName(digits='fedcba9876543210', flip='none', dimensions=128)
+    """
+    return split_model_name((stored or "").rpartition(_TO)[2])
+
+
+def comparable(query: str | None, stored: str | None, compatible_with: Collection[str] = ()) -> bool:
+    """Whether a model's query vectors may be compared with stored ones.
+
+    They may if one model made both by one flip rule, if the stored ones were mapped to the queries' model, or if that
+    was trained to be compatible with the model that made the stored ones, and flip rule and dimensions are the same.
+
+    Args:
+        query, stored: names of models, as embeddings and galleries have them.
+        compatible_with: fingerprints that the queries' model is compatible with.
+    """
+    if query == stored:
+        return True
+    if query is None or stored is None:
+        return False
+    if stored.endswith(f"{_TO}{query}"):
+        return True
+    own, other = split_model_name(query), split_model_name(stored)
+    return bool(own and other and own[1:] == other[1:] and other.digits in compatible_with)
+
+
 def describe_model(name: str | None) -> str:
     """A model's name as messages show it.
 
     >>> describe_model("0123456789abcdef-sum"), describe_model("resnet")
     ('the model with fingerprint 0123456789abcdef, flip sum', "the model 'resnet'")
     """
+    old, mapped, new = (name or "").partition(_TO)
+    if mapped and split_model_name(old) and split_model_name(new):
+        return f"{describe_model(old)}, mapped to {describe_model(new)}"
     own = split_model_name(name)
     if own is not None:
         first = "" if own.dimensions is None else f", first {own.dimensions} numbers"

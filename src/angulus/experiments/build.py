@@ -24,7 +24,8 @@ from angulus.heads.saving import Head
 from angulus.heads.sharded import ShardedHead
 from angulus.models import artifact
 from angulus.models.classifier import Classifier, has_own_radius
-from angulus.training import batches, loggers, start, validation
+from angulus.training import batches, compatible, loggers, start, validation
+from angulus.training.compatible import OldClasses
 from angulus.training.job import Job, has_batch_norm
 from angulus.training.state import CHECKPOINT, load_checkpoint
 
@@ -57,17 +58,25 @@ def hold_out(recipe: Recipe, images: Splits) -> tuple[Splits, Images | None]:
     return validation.hold_out(images, recipe.validation, recipe.training.seed)
 
 
-def job(recipe: Recipe, images: Splits, held_out: Images | None = None, backbone: nn.Module | None = None) -> Job:
+def job(
+    recipe: Recipe,
+    images: Splits,
+    held_out: Images | None = None,
+    backbone: nn.Module | None = None,
+    *,
+    old_model: bool = True,
+) -> Job:
     """Network, head and settings, with weights drawn from the recipe's seed; refuses what would fail during training.
 
     Every rank calls it; an error on one is raised on all. A `backbone` is trained as it is, in place of the one that
-    the recipe names.
+    the recipe names. Without `old_model`, that of the recipe's `compatible_with` is not read, as no training needs it.
     """
     ranks = Ranks.here()
     backbone, where = ranks.run_on_all(lambda: _build_locally(recipe, images, ranks, backbone))
     with ranks.raise_on_all():
         head = _head(recipe, images, ranks)
     contract = ranks.run_on_all(lambda: preprocessing(recipe.input, images.train).to(where))
+    known = old_classes(recipe, images, ranks, where) if old_model else None
     return Job(
         backbone,
         head,
@@ -82,6 +91,7 @@ def job(recipe: Recipe, images: Splits, held_out: Images | None = None, backbone
         held_out,
         recipe.name,
         recipes.flat(recipe),
+        known,
     )
 
 
@@ -145,6 +155,27 @@ def _compare_input(recipe: Recipe, sides: tuple[int, ...]) -> None:
             checks.warn(f"input.{key} is {said}, but the weights of {recipe.backbone.name} were trained with {value}")
 
 
+def old_classes(recipe: Recipe, images: Splits, ranks: Ranks, device: torch.device) -> OldClasses | None:
+    """The classes of the old model that the recipe names, as a second, frozen head; every rank calls it."""
+    asked = recipe.compatible_with
+    if asked is None:
+        return None
+
+    def load() -> artifact.Model:
+        old = artifact.load(place(asked.model))
+        compatible.refuse_other(old, recipe.backbone.embedding_size, asked.model)
+        return old
+
+    old = ranks.run_on_all(load)
+    with torch.random.fork_rng(devices=[]), ranks.raise_on_all():  # the training draws what it would without
+        settings = dataclasses.replace(recipe.head, sampling=None, init="normal", update_in_backward=False)
+        objective = compatible.influence(recipe.objective)
+        head = _head(dataclasses.replace(recipe, objective=objective, head=settings), images, ranks)
+        train = images.train
+        vectors = compatible.class_vectors(old, train, recipe.input, asked.classes, ranks, device, asked.model)
+    return compatible.OldClasses.of(head, vectors, asked.weight, old.fingerprint)
+
+
 def _head(recipe: Recipe, images: Splits, ranks: Ranks) -> Head:
     """The head, with the same class weights for any number of ranks."""
     size, classes = recipe.backbone.embedding_size, images.train.num_classes
@@ -199,7 +230,9 @@ def preprocessing(contract: Contract, images: Images) -> Preprocessing:
     return Preprocessing(contract, mean_image(images) if contract.normalize == "mean_image" else None)
 
 
-def config(recipe: Recipe, images: Splits, backbone: nn.Module | None = None) -> artifact.Config:
+def config(
+    recipe: Recipe, images: Splits, backbone: nn.Module | None = None, old: OldClasses | None = None
+) -> artifact.Config:
     """The configuration in the trained model's folder; `backbone` is what was trained, where its name is a folder."""
     name, options = backbones.stored(backbone, recipe.backbone.name, recipe.backbone.options)
     return artifact.Config(
@@ -212,6 +245,7 @@ def config(recipe: Recipe, images: Splits, backbone: nn.Module | None = None) ->
         contract=recipe.input,
         about={"recipe": recipe.name, "data": images.source, "seed": recipe.training.seed}
         | ({"nested": list(recipe.objective.nested)} if recipe.objective.nested else {}),
+        compatible_with=() if old is None else (old.model,),
     )
 
 

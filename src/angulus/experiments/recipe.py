@@ -30,7 +30,7 @@ from angulus.kernels import dispatch
 from angulus.losses import from_recipe
 from angulus.losses.objective import Objective
 from angulus.losses.serialize import to_mapping
-from angulus.training.settings import SGD, STRICT, Count, Training, Validation
+from angulus.training.settings import SGD, STRICT, Compatible, Count, Training, Validation
 
 __all__ = [
     "Recipe", "compose", "default_folder", "dump", "find", "flat", "load", "override", "parse_yaml", "read", "shipped",
@@ -158,6 +158,11 @@ def _objective(value: Any) -> Objective:
     return from_recipe(value)
 
 
+def _compatible(value: Any) -> Any:
+    """A model folder alone stands for its section."""
+    return Compatible(model=value) if isinstance(value, str) else value
+
+
 @schema.from_python
 @dataclass(frozen=True, config=STRICT)
 class Recipe:
@@ -181,6 +186,9 @@ class Recipe:
     head: HeadSection = field(default_factory=HeadSection)
     training: Training = field(default_factory=Training)
     validation: Validation | None = None
+    compatible_with: Annotated[Compatible | None, pydantic.BeforeValidator(_compatible)] = None
+    """An old model, in whose galleries the new one's features are to be searched, by the influence loss: null for none,
+    a model folder, or a section."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     compare: Compare | None = None
     published: Published | None = None

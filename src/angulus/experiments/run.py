@@ -75,7 +75,8 @@ def run(
     ranks.run_on_first(lambda: _refuse_nothing_to_resume(folder, resume))
     whole = ranks.run_on_all(load)
     used, held_out = ranks.run_on_all(lambda: build.hold_out(recipe, whole))
-    job = build.job(recipe, used, held_out, backbone)
+    ended = ranks.broadcast(lambda: (folder / RESULTS).exists())  # it needs no old model, unless it trains for longer
+    job = build.job(recipe, used, held_out, backbone, old_model=not ended)
     start = recipe.training.start_from
     if start is not None and not ranks.broadcast(lambda: (folder / CHECKPOINT).exists()):
         ranks.run_on_all(lambda: build.start_from(place(start), job))
@@ -87,6 +88,8 @@ def run(
         if state.results is not None and state.measured:
             return state.results
         _refuse_unshared(folder, ranks)
+        if ended and state.results is None:
+            job.compatible = build.old_classes(recipe, used, ranks, job.device)
         if state.results is not None:
             ranks.run_on_first(lambda: files.write_text(folder / MEASURING, ""))
         else:
@@ -101,7 +104,7 @@ def run(
         progress = loop.fit(job, folder, resume=state.trained, on_step=on_step, on_epoch=on_epoch, callbacks=callbacks)
 
         # Classify the test images by the last model and by the snapshots
-        config = None if state.results is not None else build.config(recipe, used, job.backbone)
+        config = None if state.results is not None else build.config(recipe, used, job.backbone, job.compatible)
         saved = build.saves_classes(recipe, used)
         classified = {folder: _classify(job, used.test, recipe, folder, config, saved)}
         snapshots = ranks.broadcast(lambda: find_snapshots(folder, recipe.training.snapshots, progress.step))

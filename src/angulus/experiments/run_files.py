@@ -191,5 +191,5 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
 
     Validation and `evaluation.each_epoch` stay although they move no weight: they are measured during training only.
     """
-    changeable = (*CHANGEABLE, "compare", "data.root", "data.path", "data.download")
+    changeable = (*CHANGEABLE, "compare", "data.root", "data.path", "data.download", "compatible_with.model")
     return {key: value for key, value in recipes.flat(recipe).items() if not key.startswith(changeable)}

@@ -32,7 +32,9 @@ if TYPE_CHECKING:  # pydantic, YAML and what evaluates are imported when a train
     from angulus.training.settings import Training
 
 EVENTS = ("on_start", "on_step", "on_epoch", "on_end")
-SECTIONS = ("backbone", "input", "augment", "head", "validation", "evaluation")  # of a recipe, as keywords
+SECTIONS = (  # of a recipe, as keywords
+    "backbone", "input", "augment", "head", "validation", "evaluation", "compatible_with",
+)  # fmt: skip
 OPTIONS = ("normalize", "options")  # of backbone; the second for one by its name
 EMBEDDING_SIZE = 128  # of a backbone by its name
 TIMEOUT_S = 600.0  # that a process of torchrun waits for another
@@ -104,8 +106,9 @@ class Trainer:
             callbacks: see `angulus.Callback`.
             progress: whether to show loss, images/s and time left.
             sections: others of a recipe, as mappings: backbone (normalize, and options of one by its name), input,
-                augment, head, validation, evaluation. `input` is a loaded model's own by default, or that of the first
-                weights of a backbone by its name, or (x − 127.5) / 127.5.
+                augment, head, validation, evaluation, compatible_with (or the old model's folder alone). `input` is a
+                loaded model's own by default, or that of the first weights of a backbone by its name, or
+                (x − 127.5) / 127.5.
 
         Raises:
             InputError: names the argument, the rule and the value.

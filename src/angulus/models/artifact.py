@@ -4,6 +4,8 @@ model.safetensors    the backbone's weights, and the mean of the training images
 config.json          the backbone, the preprocessing contract, where the weights come from, and their checksum
 classes.safetensors  the class weights, if the model classifies; config.json has the names and what makes the logits
 calibration.json     a threshold for this model's scores, if it was calibrated
+calibration-*.json   thresholds for its queries on stored vectors of other models, one for each
+map-*.safetensors    maps of other models' vectors to this one's (`models.vector_map`)
 README.md            the model card, for people
 """
 
@@ -32,17 +34,21 @@ from angulus.core.contract import (
     Contract,
     Flip,
     Preprocessing,
+    comparable,
     describe_model,
     fingerprint,
+    is_fingerprint,
     model_name,
     split_model_name,
 )
+from angulus.core.embeddings import Embeddings
 from angulus.evaluation.protocols.calibration import Calibration
 from angulus.models import batching, model_card
 from angulus.models import classifier as classes
 from angulus.models.classifier import Classifier, Prediction
 
 WEIGHTS, CONFIG, CALIBRATION, FORMAT = "model.safetensors", "config.json", "calibration.json", 1
+PAIR, MAPS = "calibration-{}.json", "map-*.safetensors"  # of the stored side's name
 MEAN_IMAGE = "input.mean_image"  # its name among the weights
 PRECISIONS = ("float32", "bfloat16")
 MOST_SIZE = 2**20  # numbers of a feature, or channels; far more than any network has
@@ -61,6 +67,7 @@ class Config:
         normalize: whether features are scaled to length 1, which makes norms meaningless.
         contract: how pixels must be prepared.
         about: where the weights come from (recipe, data, seed, versions), as plain values.
+        compatible_with: fingerprints of models whose vectors may be compared with its own, as it was trained for that.
     """
 
     backbone: str
@@ -71,6 +78,7 @@ class Config:
     normalize: bool = False
     contract: Contract = field(default_factory=Contract)
     about: Mapping[str, Any] = field(default_factory=dict)
+    compatible_with: tuple[str, ...] = ()
 
     def build(self) -> nn.Module:
         """The network with random weights; reads, fetches or imports nothing that `options` could name."""
@@ -91,6 +99,7 @@ class Model(nn.Module):
         preprocessing: the contract, with the mean image if it subtracts one.
         sha256: of its weights, as hexadecimal digits.
         calibration: the threshold for its scores, if it was calibrated.
+        pairs: of its queries on stored vectors of another model, by the name of that, if they were calibrated.
         card: the text of its folder's README.md, if there is one.
         classifier: the class weights that it was trained with, if they were saved.
         dimensions: how many numbers of a feature it keeps, the first ones; None: all. See `with_dimensions`.
@@ -112,6 +121,7 @@ class Model(nn.Module):
         self.backbone = backbone.eval()
         self.preprocessing = Preprocessing(config.contract, mean_image)
         self.sha256, self.calibration, self.card = sha256, calibration, card
+        self.pairs: dict[str, Calibration] = {}
         self.classifier = classifier
         self.dimensions: int | None = None
         self.precision = "float32"
@@ -135,6 +145,7 @@ class Model(nn.Module):
         mean_image = self.preprocessing.mean_image
         other = Model(config, self.backbone, self.sha256, self.calibration, mean_image, self.card, self.classifier)
         other.precision, other._at_a_time, other.dimensions = self.precision, self._at_a_time, self.dimensions
+        other.pairs = self.pairs
         return other
 
     def with_dimensions(self, dimensions: int) -> Model:
@@ -158,7 +169,13 @@ class Model(nn.Module):
         cut = self.config.wrap(nn.Sequential(layers, FirstNumbers(dimensions)))
         other = Model(self.config, cut, self.sha256, self.calibration, self.preprocessing.mean_image, self.card)
         other.precision, other._at_a_time, other.dimensions = self.precision, self._at_a_time, dimensions
+        other.pairs = self.pairs
         return other
+
+    def calibration_of(self, stored: str | None) -> Calibration | None:
+        """The calibration for its scores with stored vectors of that model and flip rule, if there is one."""
+        own = self.calibration if stored == self.name else self.pairs.get(stored or "")
+        return own if own is not None and own.model == self.name else None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -274,8 +291,8 @@ def save(
             f"{list(classifier.weight.shape)}"
         )
     files.make_folder(folder)
-    for leftover in (CALIBRATION, classes.FILE):
-        (folder / leftover).unlink(missing_ok=True)
+    for leftover in (folder / CALIBRATION, folder / classes.FILE, *folder.glob(PAIR.format("*")), *folder.glob(MAPS)):
+        leftover.unlink(missing_ok=True)
     state = backbone.state_dict() | ({} if mean_image is None else {MEAN_IMAGE: mean_image})
     # cloned: the format holds no tensors that share memory or are not contiguous
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
@@ -288,6 +305,8 @@ def save(
         "sha256": hashlib.sha256(weights).hexdigest(),
         **dataclasses.asdict(config),
     }
+    if not config.compatible_with:
+        del content["compatible_with"]  # earlier versions do not know the key
     if classifier is not None:
         data, content["classes"] = classes.encode(classifier)
         files.write_atomically(folder / classes.FILE, lambda file: file.write(data))
@@ -316,6 +335,10 @@ def load(folder: Path | str, *, backbone: nn.Module | None = None) -> Model:
     if (folder / CALIBRATION).exists():
         model.calibration = Calibration.read(folder / CALIBRATION)
         _check_calibration(model, model.calibration, str(folder / CALIBRATION))
+    for path in sorted(folder.glob(PAIR.format("*"))):
+        pair = Calibration.read(path)
+        _check_calibration(model, pair, str(path))
+        model.pairs[str(pair.gallery)] = pair
     model.card = _card(folder)
     return model
 
@@ -390,9 +413,13 @@ def calibrate(folder: Path, calibration: Calibration) -> str:
     """Store a calibration in a model's folder, and its error rates in the card; returns the model's name.
 
     A calibration for another flip rule than the model's own is stored too; to use it, load the model with that rule.
+    One of its queries on stored vectors of another model gets a file of its own, and the card stays.
     """
     model = _load(folder)
     _check_calibration(model, calibration, "the calibration")
+    if calibration.gallery is not None:
+        calibration.write(folder / PAIR.format(calibration.gallery))
+        return model.name
     calibration.write(folder / CALIBRATION)
     _edit_card(folder, lambda card: model_card.with_errors(card, calibration))
     return model.name
@@ -417,6 +444,28 @@ def _card(folder: Path) -> str | None:
         return None
 
 
+def check_made_by(model: Model, embeddings: Embeddings, what: str) -> None:
+    """Refuse embeddings that another model made, by whatever flip rule."""
+    made_by = split_model_name(embeddings.model)
+    if made_by is None or made_by[0] != model.fingerprint:
+        raise InputError(
+            f"{embeddings.source} must hold vectors of {what}, {describe_model(model.name)}; it holds those of "
+            f"{describe_model(embeddings.model)}; embed the images with that model by angulus embed"
+        )
+
+
+def check_comparable(model: Model, query: str | None, stored: str | None, what: str) -> None:
+    """Refuse stored vectors that a model's queries must not be compared with."""
+    if comparable(query, stored, model.config.compatible_with):
+        return
+    listed = ", ".join(model.config.compatible_with) or "none"
+    raise InputError(
+        f"{what}: {describe_model(query)} cannot be compared with {describe_model(stored)}: it is compatible with "
+        f"fingerprints {listed}, by the same flip rule; train it with compatible_with, or map the stored vectors with "
+        "angulus upgrade"
+    )
+
+
 def _check_calibration(model: Model, calibration: Calibration, what: str) -> None:
     way = "embed images with this one by angulus embed, and calibrate those embeddings"
     if calibration.model is None:
@@ -425,6 +474,8 @@ def _check_calibration(model: Model, calibration: Calibration, what: str) -> Non
     if made_by is None or made_by[0] != model.fingerprint:
         fault = f"{what} is for {describe_model(calibration.model)}, and this is {describe_model(model.name)}"
         raise InputError(f"{fault}; {way}")
+    if calibration.gallery is not None:
+        check_comparable(model, calibration.model, calibration.gallery, what)
     if calibration.flip is not None:
         rule = f"{what} must be of embeddings that the model's own flip rule made"
         raise InputError(f"{rule}; it fuses them by flip {calibration.flip!r} afterwards; use angulus embed --flip")
@@ -463,13 +514,17 @@ def _config(content: dict[str, Any], path: Path) -> Config:
         raise InputError(f"{path} has an unknown key {checks.shown(unknown[0])}{checks.nearest(unknown[0], known)}")
     try:
         contract = Contract(**content["contract"])
-        values = {name: content[name] for name in known if name != "contract"}
+        values = {name: content[name] for name in known - {"contract", "compatible_with"}}
     except (KeyError, TypeError) as error:
         raise InputError(f"{path} lacks or mistakes a key ({error}); fetch or save the model again") from error
     except InputError as error:
         raise InputError(f"{path}: {error}; fetch or save the model again") from error
     _check_values(values, path)
-    return Config(contract=contract, **values | {"image_size": tuple(values["image_size"])})
+    compatible = content.get("compatible_with", [])
+    if not isinstance(compatible, list) or not all(map(is_fingerprint, compatible)):
+        raise InputError(f"compatible_with in {path} must be a list of fingerprints; got {checks.shown(compatible)}")
+    values |= {"image_size": tuple(values["image_size"]), "compatible_with": tuple(compatible)}
+    return Config(contract=contract, **values)
 
 
 def _check_values(values: dict[str, Any], path: Path) -> None:

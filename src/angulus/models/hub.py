@@ -15,7 +15,10 @@ from angulus.models import artifact, classifier, model_card
 extras.load("huggingface_hub", "hub", "models on a hub")
 from huggingface_hub import ModelHubMixin, snapshot_download  # noqa: E402  # the line above says what is missing
 
-FILES = (artifact.WEIGHTS, artifact.CONFIG, artifact.CALIBRATION, classifier.FILE, model_card.NAME)
+FILES = (
+    *(artifact.WEIGHTS, artifact.CONFIG, artifact.CALIBRATION, classifier.FILE, model_card.NAME),
+    *(artifact.PAIR.format("*"), artifact.MAPS),
+)  # patterns
 
 
 class HubModel(artifact.Model, ModelHubMixin):
@@ -27,12 +30,13 @@ class HubModel(artifact.Model, ModelHubMixin):
     def __init__(self, model: artifact.Model) -> None:
         about = model.calibration, model.preprocessing.mean_image, model.card
         super().__init__(model.config, model.backbone, model.sha256, *about, model.classifier)
+        self.pairs = model.pairs
 
     def _save_pretrained(self, save_directory: Path) -> None:
         mean_image = self.preprocessing.mean_image
         artifact.save(self.config, self.backbone, save_directory, mean_image, self.card, self.classifier)
-        if self.calibration is not None:
-            artifact.calibrate(save_directory, self.calibration)
+        for calibration in filter(None, (self.calibration, *self.pairs.values())):
+            artifact.calibrate(save_directory, calibration)
 
     @classmethod
     def from_pretrained(

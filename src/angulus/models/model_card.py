@@ -99,7 +99,12 @@ def text(content: Mapping[str, Any], contract: Contract, digits: str) -> str:
         tags=json.dumps(["angulus", parts["task"], "embeddings", content["backbone"]]),  # JSON is YAML
         title=about.get("recipe", content["backbone"]),
         takes="\n".join(f"- {line}" for line in takes(content, contract)),
-        about="\n".join(f"- {name.replace('_', ' ')}: {_code(value)}" for name, value in about.items()),
+        about="\n".join(
+            [
+                *(f"- {name.replace('_', ' ')}: {_code(value)}" for name, value in about.items()),
+                *(f"- compatible with the model of fingerprint `{old}`" for old in content.get("compatible_with", ())),
+            ]
+        ),
         version=content["angulus"],
         sha256=content["sha256"],
         fingerprint=digits,

@@ -15,7 +15,7 @@ from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.core.contract import describe_model
 from angulus.evaluation.protocols.calibration import Rate
-from angulus.models.artifact import Model
+from angulus.models.artifact import Model, check_comparable
 from angulus.models.photos import ChosenFace, choose_faces, read_photo
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def verify(
     prior: float = 0.5,
     detector: str | Detector | None = None,
     faces: Sequence[int | None] = (),
+    stored_by: Model | None = None,
 ) -> Decision:
     """Decide whether two images show the same person: cos(x_a, x_b) >= threshold.
 
@@ -72,18 +73,29 @@ def verify(
         detector: finds the faces on each photo, one of which is aligned: a name for `detect.make`, or your own.
         faces: which face of `first` and of `second` to compare, counted from the left, from 1; None: the largest that
             is large and sure enough, with a warning if there are others.
+        stored_by: the model that embeds `second`, as a gallery holds it; `model` must be compatible with it, and the
+            calibration of the pair decides. None: `model` embeds both.
 
     Raises:
-        checks.InputError: a model without calibration and no threshold, a calibration for another flip rule, an image
-            that cannot be read or is of another size, a photo without a face, a feature of length zero.
+        checks.InputError: models that are not compatible, a model without calibration and no threshold, a calibration
+            for another flip rule, an image that cannot be read or is of another size, a photo without a face, a feature
+            of length zero.
     """
     checks.number("prior", prior, low=0, high=1, open_low=True, open_high=True)
-    _limit(model, threshold)  # before any image is read
-    paths = (first, second)
+    stored = model if stored_by is None else stored_by
+    check_comparable(model, model.name, stored.name, "verify")
+    _limit(model, threshold, stored)  # before any image is read
+    paths, models = (first, second), (model, stored)
     choices = choose_faces(model.config, detector, faces)
-    images = [read_photo(path, model.config, choice) for path, choice in zip(paths, choices, strict=True)]
-    features = model.embed(torch.stack(images)).cpu().numpy()
-    decided = decide(model, features, (str(first), str(second)), threshold=threshold, prior=prior)
+    if stored is not model:
+        choices[1] = choose_faces(stored.config, detector, faces)[1]
+    images = [read_photo(path, each.config, choice) for path, each, choice in zip(paths, models, choices, strict=True)]
+    if stored is model:
+        features = model.embed(torch.stack(images))
+    else:
+        features = torch.cat([each.embed(image[None]) for each, image in zip(models, images, strict=True)])
+    names = (str(first), str(second))
+    decided = decide(model, features.cpu().numpy(), names, threshold=threshold, prior=prior, stored_by=stored)
     taken = tuple(choice.chosen for choice in choices if choice is not None and choice.chosen is not None)
     warnings = [choice.warning(path) for path, choice in zip(paths, choices, strict=True) if choice is not None]
     issued = (*(warning for warning in warnings if warning), *decided.warnings)
@@ -99,12 +111,13 @@ def decide(
     *,
     threshold: float | None = None,
     prior: float = 0.5,
+    stored_by: Model | None = None,
 ) -> Decision:
     """The decision on two images by their features [2, d], as `verify` makes it; errors call them by `names`."""
-    limit = _limit(model, threshold)
+    stored = model if stored_by is None else stored_by
+    limit = _limit(model, threshold, stored)
     score, norms = _compare(features, names)
-    fits = model.calibration is not None and model.calibration.model == model.name
-    calibration = model.calibration if fits else None
+    calibration = model.calibration_of(stored.name)
     warnings = () if calibration is None or not calibration.warning else (calibration.warning,)
     probability = None if calibration is None else float(calibration.probability([score], prior)[0])
     decided = Decision(score >= limit, score, limit, norms, probability=probability, warnings=warnings)
@@ -114,10 +127,17 @@ def decide(
     return replace(decided, **rates)
 
 
-def _limit(model: Model, threshold: float | None) -> float:
+def _limit(model: Model, threshold: float | None, stored: Model) -> float:
     """The threshold to decide by."""
     if threshold is not None:
         return checks.number("threshold", threshold, low=-1, high=1)
+    if stored.name != model.name:
+        calibration = model.calibration_of(stored.name)
+        if calibration is None:
+            way = "run angulus calibrate with --gallery and --model, or give a threshold of your own with --threshold"
+            fault = f"queries of {describe_model(model.name)} on vectors of {describe_model(stored.name)}"
+            raise InputError(f"no threshold is known for {fault}: they are not calibrated; {way}")
+        return calibration.threshold.value
     if model.calibration is None:
         way = "run angulus calibrate with --model, or give a threshold of your own with --threshold"
         raise InputError(f"this model is not calibrated, so no threshold of its scores is known; {way}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from angulus.core import checks
 from angulus.core.checks import InputError
-from angulus.core.contract import describe_model, split_model_name
+from angulus.core.contract import comparable, describe_model, split_model_name
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.protocols.calibration import Calibration
 from angulus.search import life
@@ -210,6 +210,7 @@ class Gallery:
         effort: int | None = None,
         by: str = "photo",
         exclude_self: bool = False,
+        compatible_with: Collection[str] = (),
     ) -> list[Answer]:
         """Identify the person in each image: the rows of highest cosine, at or above the threshold.
 
@@ -222,6 +223,7 @@ class Gallery:
                 "template": the 20 people (or `top`) with the best rows, by the mean of all unit vectors of each.
                 Fewer than `top` are returned if the nearest rows, up to 256 MiB of them, show no more people.
             exclude_self: leave out the row with the query's own id; not with "template", whose means hold it.
+            compatible_with: fingerprints that the queries' model is compatible with (`model.config.compatible_with`).
 
         Raises:
             checks.InputError: another model, dimension or flip, an empty gallery, effort without an index.
@@ -232,7 +234,10 @@ class Gallery:
         if effort is not None:
             checks.integer("effort", effort, low=1)
         about = self.about()
-        check_same(_about(embeddings, flip), about, embeddings.source, self.store.where)
+        asked = _about(embeddings, flip)
+        if comparable(asked.model, about.model, compatible_with):
+            asked = replace(asked, model=about.model)
+        check_same(asked, about, embeddings.source, self.store.where)
         checks.choice("by", by, BY)
         if by == "template" and exclude_self:
             raise InputError("exclude_self goes with by photo or person; the templates of people hold the query itself")
@@ -292,6 +297,7 @@ class Gallery:
         exclude_self: bool = False,
         queries: int = 100,
         seed: int = 0,
+        compatible_with: Collection[str] = (),
     ) -> Recall:
         """Share of the exact answers' rows that approximate answers hold, over a random draw of the queries.
 
@@ -302,6 +308,7 @@ class Gallery:
         rows = np.sort(np.random.default_rng(seed).permutation(len(embeddings))[:count])
         chosen = _part(embeddings, rows)
         asked: dict[str, Any] = {"top": top, "flip": flip, "by": by, "exclude_self": exclude_self}
+        asked["compatible_with"] = compatible_with
         exact = self.query(chosen, **asked)
         approximate = self.query(chosen, **asked, effort=effort)
         shares = []
@@ -372,12 +379,23 @@ def false_positives(fmr: float, count: int) -> float:
     return float(-np.expm1(count * np.log1p(-min(fmr, 1 - 1e-16))))
 
 
-def threshold_of(calibration: Calibration, about: About, where: str) -> float:
-    """The calibrated threshold; a calibration of another model or flip than the gallery's is refused."""
+def threshold_of(calibration: Calibration, about: About, where: str, model: str | None = None) -> float:
+    """The calibrated threshold; a calibration of other models or another flip than these is refused.
+
+    Args:
+        model: of the queries; None: the gallery's.
+    """
     way = "calibrate embeddings made like the gallery's, or give a threshold of your own"
-    if calibration.model != about.model:
-        fault = f"the calibration is for {describe_model(calibration.model)}"
-        raise InputError(f"{fault}, and {where} holds vectors of {describe_model(about.model)}; {way}")
+    model = about.model if model is None else model
+    if (calibration.model, calibration.stored) != (model, about.model):
+        if calibration.gallery is None and model == about.model:
+            fault = f"the calibration is for {describe_model(calibration.model)}"
+            raise InputError(f"{fault}, and {where} holds vectors of {describe_model(about.model)}; {way}")
+        fault = f"the calibration is for queries of {describe_model(calibration.model)} on vectors of "
+        fault += f"{describe_model(calibration.stored)}, and {where} holds those of {describe_model(about.model)}, "
+        fault += f"searched with {describe_model(model)}"
+        way = "calibrate this pair with angulus calibrate --gallery --model, or give a threshold of your own"
+        raise InputError(f"{fault}; {way}")
     if calibration.flip != about.flip:
         fault = f"the calibration is for flip {calibration.flip or 'none'} of the embeddings"
         raise InputError(f"{fault}, and {where} was filled with flip {about.flip or 'none'}; {way}")
@@ -393,7 +411,10 @@ def check_same(asked: About, existing: About, source: str, where: str) -> None:
     """Refuse vectors that cannot be compared with the gallery's."""
     if asked.model != existing.model:
         stored, given = split_model_name(existing.model), split_model_name(asked.model)
-        way = "embed the images with the gallery's model (angulus info MODEL shows a folder's fingerprint)"
+        way = (
+            "embed the images with the gallery's model (angulus info MODEL shows a folder's fingerprint), or give the "
+            "folder of one that is compatible with it, with --model"
+        )
         if stored and given and stored[0] == given[0]:
             cut = "" if stored.dimensions is None else f" --dimensions {stored.dimensions}"
             way = f"embed the images with angulus embed --flip {stored.flip}{cut}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from angulus.core import checks
-from angulus.core.contract import describe_model, split_model_name
+from angulus.core.contract import describe_model, query_name
 from angulus.core.embeddings import Embeddings
 from angulus.models.artifact import Model
 from angulus.models.photos import ChosenFace, read_crop_or_photo
@@ -72,7 +72,7 @@ def identify(
     if not 0 < norm < np.inf:
         raise checks.InputError(f"the feature of {photo} must have a length > 0, or it has no angle; got {norm:g}")
     query = Embeddings(features, np.array([str(photo)]), models=np.array([model.name]), source=str(photo))
-    (answer,) = gallery.query(query, top=top, by="person")
+    (answer,) = gallery.query(query, top=top, by="person", compatible_with=model.config.compatible_with)
     nearest = answer.matches
     matches = bool(nearest) and (threshold is None or nearest[0].score >= threshold)
     warning = None if choice is None else choice.warning(photo)
@@ -87,13 +87,14 @@ def identify(
 
 
 def as_gallery(model: Model, gallery: Gallery) -> Model:
-    """The model with the gallery's rule for mirror images; a model that did not make the gallery is refused."""
+    """The model with the gallery's rule for mirror images; one that may not search the gallery is refused."""
     about, where = gallery.about(), gallery.store.where
-    made_by = split_model_name(about.model)
-    if made_by is None or made_by[0] != model.fingerprint:
+    made_by = query_name(about.model)
+    if made_by is None or made_by.digits not in (model.fingerprint, *model.config.compatible_with):
         raise checks.InputError(
             f"{where} holds vectors of {describe_model(about.model)}, and this is {describe_model(model.name)}; give "
-            "the model that made the gallery, or make a gallery with this one (angulus embed, angulus search add)"
+            "the model that made the gallery or one that is compatible with it, or make a gallery with this one "
+            "(angulus embed, angulus search add)"
         )
     if about.flip is not None:
         raise checks.InputError(

@@ -91,7 +91,12 @@ class Service:
         models = np.full(len(asked), self.model.name)
         queries = Embeddings(np.stack([feature for feature, _ in asked]), ids, models=models, source="the image")
         try:
-            answers = self.gallery.query(queries, top=max(top for _, top in asked), by="person")
+            answers = self.gallery.query(
+                queries,
+                top=max(top for _, top in asked),
+                by="person",
+                compatible_with=self.model.config.compatible_with,
+            )
         except InputError as error:
             raise UnavailableError(str(error)) from error
         return [Answer(a.id, a.matches[:top]) for a, (_, top) in zip(answers, asked, strict=True)]

@@ -16,6 +16,7 @@ from angulus.distributed.batch_norm import synchronized
 from angulus.distributed.runtime import Ranks
 from angulus.heads.saving import Head
 from angulus.training import finetune
+from angulus.training.compatible import OldClasses
 from angulus.training.settings import Training, Validation
 
 
@@ -36,6 +37,7 @@ class Job:
     held_out: Images | None = None
     name: str = "training"  # what loggers call it
     about: Mapping[str, Any] = field(default_factory=dict)  # what loggers keep of it, secrets masked
+    compatible: OldClasses | None = None  # the classes of an old model that the features stay compatible with
 
     def __post_init__(self) -> None:
         finetune.prepare(self.backbone, self.settings)
@@ -47,6 +49,8 @@ def place_on_device(job: Job) -> nn.Module:
         job.backbone = synchronized(job.backbone, job.ranks)
     job.backbone.to(job.device)
     job.head.to(job.device)
+    if job.compatible is not None:
+        job.compatible.head.to(job.device)
     if job.settings.channels_last:
         job.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network: nn.Module = job.backbone

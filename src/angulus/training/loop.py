@@ -4,7 +4,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from angulus.core import checks
 from angulus.distributed.collectives import total
-from angulus.distributed.runtime import Ranks
 from angulus.heads.clipping import clip_grad_norm_
 from angulus.heads.dense import DenseHead
 from angulus.heads.saving import Head
@@ -122,6 +121,8 @@ def fit(
             if progress.step % settings.log_every == 0 or progress.step == steps:
                 diagnosed = head.diagnose(result.features, result.labels) if isinstance(head, DenseHead) else {}
                 means = {name: float(value) for name, value in {**head.seen, **diagnosed}.items()}
+                if job.compatible is not None:
+                    means["compatible_target_cos"] = float(job.compatible.head.seen["target_cos"])
                 values = {"loss": result.loss, "lr": lr, **means}
                 log.write(progress.step, values)
                 for finding in watch.look(
@@ -201,10 +202,10 @@ def train_step(
         inputs = job.contract(part)
         if settings.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with defer_sync(network, head, last=number == settings.accumulate - 1):
+        with defer_sync(job, network, last=number == settings.accumulate - 1):
             with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
                 features = network(inputs)
-            loss = checked_loss(head, features, targets, step, folder, ranks)
+            loss = checked_loss(job, features, targets, step, folder)
             if isinstance(settings.schedule, Plateau):
                 errors += count_errors(head, features, targets)
             (loss * share).backward()  # type: ignore[no-untyped-call]
@@ -243,11 +244,14 @@ def _end_epoch(
     return values
 
 
-def checked_loss(head: Head, features: Tensor, labels: Tensor, step: int, folder: Path, ranks: Ranks) -> Tensor:
-    """The loss; an error on all ranks if it is not finite on any."""
-    with ranks.raise_on_all():
+def checked_loss(job: Job, features: Tensor, labels: Tensor, step: int, folder: Path) -> Tensor:
+    """The loss, with that over an old model's classes if there are some; an error on all ranks if not finite on any."""
+    head = job.head
+    with job.ranks.raise_on_all():
         try:
             loss: Tensor = head(features, labels)
+            if job.compatible is not None:
+                loss = loss + job.compatible.loss(features, labels)
             head.check()  # on a GPU; the next line waits for it anyway
             checks.finite(loss[None], "the loss")
         except checks.InputError as error:
@@ -272,8 +276,11 @@ def count_errors(head: Head, features: Tensor, labels: Tensor) -> Tensor:
 
 
 @contextmanager
-def defer_sync(network: nn.Module, head: Head, last: bool) -> Iterator[None]:
-    """Until the last micro-batch, leave gradients unsummed over the processes, and the head's running figures still."""
-    later = network.no_sync() if not last and isinstance(network, DistributedDataParallel) else nullcontext()
-    with head.accumulate(not last), later:
+def defer_sync(job: Job, network: nn.Module, last: bool) -> Iterator[None]:
+    """Until the last micro-batch, leave gradients unsummed over the processes, and the heads' running figures still."""
+    with ExitStack() as stack:
+        for head in (job.head, *([] if job.compatible is None else [job.compatible.head])):
+            stack.enter_context(head.accumulate(not last))
+        if not last and isinstance(network, DistributedDataParallel):
+            stack.enter_context(network.no_sync())
         yield

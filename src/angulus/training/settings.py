@@ -222,6 +222,19 @@ class Validation:
             )
 
 
+@dataclass(frozen=True, config=STRICT)
+class Compatible:
+    """An old model, in whose galleries the new one's features are to be searched."""
+
+    model: str
+    """Its folder, such as RUN/model. `compatible_with: RUN/model` is short for this key alone."""
+    weight: Positive = 1.0
+    """λ, the factor of the loss over the old model's classes."""
+    classes: Literal["auto", "weights", "means"] = "auto"
+    """The old model's class vectors: its class weights, the means of its features of each class, or auto: its weights
+    where it has them, else the means."""
+
+
 @partial(schema.from_python, section="training")
 @dataclass(frozen=True, config=STRICT)
 class Training:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from angulus.core import checks, files, tensor_files
 from angulus.heads.saving import ROWS, load_head, read_rows, save_head
 from angulus.heads.sharded import CLASSES, ShardedHead
+from angulus.training.compatible import OldClasses
 from angulus.training.ema import Ema, applied
 from angulus.training.job import Job
 from angulus.training.optimizer import Optimizers
@@ -28,6 +29,7 @@ from angulus.training.settings import Snapshots
 FORMAT = 1
 CHECKPOINT = "checkpoint.pt"
 HEAD_FOLDER = "head_folder"  # key of a checkpoint whose head is in a folder next to it
+COMPATIBLE = "compatible"  # key of what the classes of an old model count or keep
 EMA = "ema"  # key of the running mean of the weights, and the folder of a sharded head's in the head's folder
 PARTS = {
     "format", "backbone", "head", "classes", "class_names", "optimizer", "more_optimizers", "plateau", "progress",
@@ -86,6 +88,8 @@ def save_state(
     }
     if sharded:
         state[HEAD_FOLDER] = head_folder.name
+    if job.compatible is not None:
+        state[COMPATIBLE] = job.compatible.state()
     if ema is not None:
         state[EMA] = {"backbone": ema.state("backbone"), "head": {} if sharded else ema.state("head")}
 
@@ -121,6 +125,8 @@ def _restore(folder: Path, job: Job, optim: Optimizers, plateau: PlateauState, e
                 f"{folder / CHECKPOINT} has other classes than the data; resume with the data that it was trained on, "
                 "or start from it by training.start_from in another --out"
             )
+        if job.compatible is not None:
+            _restore_compatible(folder, job.compatible, state.get(COMPATIBLE, {}))
         return state
 
     ranks = job.ranks
@@ -138,6 +144,16 @@ def _restore(folder: Path, job: Job, optim: Optimizers, plateau: PlateauState, e
     plateau.load_state_dict(state["plateau"])
     _set_random_state(job.device, state["random"])
     return Progress(**state["progress"])
+
+
+def _restore_compatible(folder: Path, compatible: OldClasses, state: Mapping[str, Any]) -> None:
+    """Load what the classes of an old model count or keep; refuse another old model."""
+    if state.get("model") != compatible.model:
+        raise checks.InputError(
+            f"{folder / CHECKPOINT} was made compatible with the model of fingerprint {state.get('model')}, and "
+            f"compatible_with names that of {compatible.model}; give the former back, or choose another --out"
+        )
+    load_module(compatible.head, compatible.head.state_dict() | state["objective"], "old head")
 
 
 def _restore_ema(folder: Path, job: Job, state: Mapping[str, Any], ema: Ema) -> None:

@@ -36,13 +36,13 @@ def hold_out(splits: Splits, settings: Validation, seed: int) -> tuple[Splits, I
         )
     chosen = np.zeros(classes, dtype=bool)
     chosen[np.random.default_rng((seed, 0x1D)).choice(classes, count, replace=False)] = True
-    train, test = (_select_classes(images, ~chosen) for images in (splits.train, splits.test))
-    held_out = _select_classes(splits.train, chosen)
+    train, test = (select_classes(images, ~chosen) for images in (splits.train, splits.test))
+    held_out = select_classes(splits.train, chosen)
     draw_pairs(held_out.labels.numpy(), 1, seed)
     return dataclasses.replace(splits, train=train, test=test), held_out
 
 
-def _select_classes(images: Images, chosen: NDArray[np.bool_]) -> Images:
+def select_classes(images: Images, chosen: NDArray[np.bool_]) -> Images:
     """The images of some classes, renumbered."""
     rows = torch.from_numpy(chosen[images.labels.numpy()]).nonzero()[:, 0]
     if not len(rows):

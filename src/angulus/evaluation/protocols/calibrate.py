@@ -1,18 +1,21 @@
 """A threshold for a target FMR, chosen on labelled pairs or images, with its error rates overall and per group."""
 
 import math
+from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from angulus.core import checks
+from angulus.core.contract import comparable, describe_model
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.pair_list import PairList
 from angulus.evaluation.lists.sample_pairs import genuine_rows, impostor_count, impostor_rows
 from angulus.evaluation.metrics.curves import Presorted, auc
 from angulus.evaluation.metrics.intervals import Flags, Floats, Samples, Statistic, Units
 from angulus.evaluation.metrics.verification import likelihood_ratio, require_support, tar_at_far
-from angulus.evaluation.protocols import by_group, scored
+from angulus.evaluation.protocols import by_group, scored, two_models
 from angulus.evaluation.protocols.calibration import Calibration, Rate
 from angulus.evaluation.protocols.figures import RULE_OF_30, Resampling, few_pairs_notes, measure, rate_label
 from angulus.evaluation.protocols.pairs import curves
@@ -102,6 +105,40 @@ def calibrate(
         about={**result.about, "intervals": result.choices["intervals"]},
     )
     return calibration, result
+
+
+def calibrate_across(
+    queries: Embeddings, gallery: Embeddings, pairs: PairList, *, compatible_with: Collection[str] = (), **asked: Any
+) -> tuple[Calibration, Result]:
+    """`calibrate` for queries of one model on stored vectors of another: left images as queries, right as stored.
+
+    Args:
+        queries, gallery: the same images under the two models.
+        pairs: as for `calibrate`.
+        compatible_with: fingerprints that the queries' model is compatible with.
+        asked: as for `calibrate`.
+
+    Raises:
+        checks.InputError: models that are not compatible, or one and the same; what `calibrate` refuses.
+    """
+    for embeddings in (queries, gallery):
+        if embeddings.model is None:
+            raise checks.InputError(
+                f"{embeddings.source} must say which model made it, for the calibration of a pair of models to name; "
+                "write it with angulus embed"
+            )
+    if queries.model == gallery.model:
+        fault = f"both {queries.source} and {gallery.source} are of {describe_model(queries.model)}"
+        raise checks.InputError(f"a pair of models must be two; {fault}; leave --gallery out")
+    if not comparable(queries.model, gallery.model, compatible_with):
+        raise checks.InputError(
+            f"{queries.source} is of {describe_model(queries.model)}, which is not known to be compatible with "
+            f"{describe_model(gallery.model)} of {gallery.source}; give the folder of the former with --model, if it "
+            "was trained with compatible_with, or map the stored vectors with angulus upgrade"
+        )
+    joined, across = two_models.across(queries, gallery, pairs)
+    calibration, found = calibrate(joined, across, **asked)
+    return replace(calibration, model=queries.model, gallery=gallery.model), found
 
 
 def statistic(samples: Samples) -> tuple[Statistic, Units]:

@@ -43,6 +43,7 @@ class Calibration:
         auc: how well the model tells these people apart; None if not measured.
         metric, flip: how the scores were made; use the threshold with scores made in the same way.
         model: the model and flip rule that made the embeddings; None if unknown.
+        gallery: the model and flip rule of the stored side, where that is another, of which `model` makes the queries.
         by_group: the rates of each group and pair of groups at the threshold; None where no groups are known.
         about: embeddings, pairs, versions, seed.
     """
@@ -61,6 +62,7 @@ class Calibration:
     by_group: ByGroup | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     auc: Rate | None = None
+    gallery: str | None = None
 
     def __post_init__(self) -> None:
         checks.number("target_fmr", self.target_fmr, low=0, high=1, open_low=True)
@@ -74,10 +76,16 @@ class Calibration:
         checks.choice("metric", self.metric, ("cosine",))
         if self.flip is not None:
             checks.choice("flip", self.flip, ("sum", "concat"), hint="or null")
-        if self.model is not None and not isinstance(self.model, str):
-            raise InputError(f"model must be a name or null; got {self.model!r}")
+        for name in ("model", "gallery"):
+            if not isinstance(getattr(self, name), str | None):
+                raise InputError(f"{name} must be a name or null; got {getattr(self, name)!r}")
         for name in ("genuine", "impostors"):
             checks.integer(name, getattr(self, name), low=1)
+
+    @property
+    def stored(self) -> str | None:
+        """The model and flip rule of the stored side."""
+        return self.model if self.gallery is None else self.gallery
 
     @property
     def warning(self) -> str:

@@ -1,0 +1,60 @@
+"""Move a gallery of an old model to a new one by a map of its vectors, without its images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from angulus.core.checks import InputError
+from angulus.core.contract import describe_model
+from angulus.models.vector_map import VectorMap
+from angulus.search.vector_gallery import Gallery
+from angulus.search.vector_store import About
+
+
+def check_source(gallery: Gallery, old: str | None) -> About:
+    """What a gallery holds, if it is of vectors of the old model; else an error."""
+    about, where = gallery.about(), gallery.store.where
+    if about.model != old:
+        fault = f"{where} holds vectors of {describe_model(about.model)}, and the map is of {describe_model(old)}"
+        raise InputError(f"{fault}; give the model that made the gallery as OLD")
+    if about.flip is not None:
+        raise InputError(
+            f"{where} was filled with flip {about.flip} of two vectors per image, which a map of single ones does not "
+            "take; embed the images with angulus embed --flip, and make another gallery"
+        )
+    return about
+
+
+def upgrade(gallery: Gallery, out: Gallery, mapping: VectorMap, *, on_rows: Callable[[int], None] | None = None) -> int:
+    """Write the mapped vectors of a gallery to another, with ids and identities; returns how many.
+
+    The old gallery stays as it is. A stopped copy is completed by another: rows of the same ids are replaced.
+
+    Args:
+        gallery: of the map's old model.
+        out: new, or of an earlier, stopped call.
+        mapping: `mapping.name` becomes the model of the new gallery.
+        on_rows: called with the number of rows written after each commit.
+
+    Raises:
+        checks.InputError: a gallery of another model, one gallery as both, another gallery in `out`.
+    """
+    check_source(gallery, mapping.old)
+    about, existing = About(mapping.sizes[1], mapping.name), out.store.about()
+    if out.store.where == gallery.store.where:
+        raise InputError(f"the new gallery must be another than the old one; got {out.store.where} as both")
+    if existing not in (None, about):
+        raise InputError(f"{out.store.where} holds another gallery; give a new one with --out")
+    count = 0
+    with out.store.writing():
+        if out.store.about() is None:
+            out.store.create(about)
+        for part in gallery.store.rows():
+            if not part.ids:
+                continue
+            out.store.put(part.ids, part.identities, mapping(part.vectors))
+            count += len(part.ids)
+            if on_rows is not None:
+                on_rows(count)
+        out.store.tidy()
+    return count
