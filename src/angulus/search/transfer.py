@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ from angulus.core.embeddings import Embeddings
 from angulus.core.formats import text_array
 from angulus.search import life
 from angulus.search.vector_gallery import Gallery, check_same, open_gallery
-from angulus.search.vector_store import Neighbours
+from angulus.search.vector_store import About, Neighbours, Vectors
 
 FILES = (".npz", ".safetensors", ".parquet")
 
@@ -33,34 +33,54 @@ def export(gallery: Gallery, out: str | Path) -> int:
         checks.InputError: an empty gallery; fused vectors for a file, as no file says how they were fused; another
             gallery that is of another model, or from which some of the people were removed.
     """
-    about, second = gallery.about(), life.now()
-    parts = (life.alive(part, about.removed, second) for part in gallery.store.rows())
+    about = gallery.about()
     if "://" not in str(out) and Path(out).suffix in FILES:
         if about.flip is not None:
             fault = f"{gallery.store.where} holds vectors fused by flip {about.flip}, which no file can say"
             raise InputError(f"{fault}; export it to another gallery")
+        parts = (life.alive(part, about.removed, life.now()) for part in gallery.store.rows())
         kept = [part for part in parts if part.ids]
         if not kept:
             raise InputError(f"the time of all rows of {gallery.store.where} has ended; there is nothing to export")
         rows = as_embeddings(kept, about.model, gallery.store.where)
         rows.write(out)
         return len(rows)
-    other, count = open_gallery(out), 0
-    if other.store.where == gallery.store.where:
-        raise InputError(f"out must be another gallery; got {out} itself")
-    with other.store.writing():
-        existing = other.store.about()
+    return copy(gallery, open_gallery(out), about)
+
+
+def copy(
+    gallery: Gallery,
+    out: Gallery,
+    about: About,
+    change: Callable[[Vectors], Vectors] | None = None,
+    on_rows: Callable[[int], None] | None = None,
+) -> int:
+    """Copy the rows of a gallery that have not ended into another, which becomes `about`; returns how many.
+
+    Args:
+        change: makes the vectors of `about` from those of the gallery; None: they stay.
+        on_rows: called with the number of rows written after each commit.
+    """
+    if out.store.where == gallery.store.where:
+        raise InputError(f"out must be another gallery; got {out.store.where} itself")
+    count, second = 0, life.now()
+    with out.store.writing():
+        existing = out.store.about()
         if existing is None:
-            other.store.create(about)
+            out.store.create(about)
         else:
-            check_same(about, existing, gallery.store.where, other.store.where)
-            other.store.describe(replace(existing, removed=existing.removed | about.removed))
-        for part in parts:
-            if part.ids:
-                other.admit(part.identities, gallery.store.where)
-                other.store.put(part.ids, part.identities, part.vectors, part.expires)
-            count += len(part.ids)
-        other.store.tidy()
+            check_same(about, existing, gallery.store.where, out.store.where)
+            out.store.describe(replace(existing, removed=existing.removed | about.removed))
+        for part in gallery.store.rows():
+            kept = life.alive(part, about.removed, second)
+            if kept.ids:
+                out.admit(kept.identities, gallery.store.where)
+                vectors = kept.vectors if change is None else change(kept.vectors)
+                out.store.put(kept.ids, kept.identities, vectors, kept.expires)
+                count += len(kept.ids)
+                if on_rows is not None:
+                    on_rows(count)
+        out.store.tidy()
     return count
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from angulus.core.checks import InputError
 from angulus.core.contract import describe_model
 from angulus.models.vector_map import VectorMap
+from angulus.search.transfer import copy
 from angulus.search.vector_gallery import Gallery
 from angulus.search.vector_store import About
 
@@ -26,7 +28,7 @@ def check_source(gallery: Gallery, old: str | None) -> About:
 
 
 def upgrade(gallery: Gallery, out: Gallery, mapping: VectorMap, *, on_rows: Callable[[int], None] | None = None) -> int:
-    """Write the mapped vectors of a gallery to another, with ids and identities; returns how many.
+    """Write the mapped vectors of a gallery to another, as `transfer.copy` does; returns how many.
 
     The old gallery stays as it is. A stopped copy is completed by another: rows of the same ids are replaced.
 
@@ -39,22 +41,5 @@ def upgrade(gallery: Gallery, out: Gallery, mapping: VectorMap, *, on_rows: Call
     Raises:
         checks.InputError: a gallery of another model, one gallery as both, another gallery in `out`.
     """
-    check_source(gallery, mapping.old)
-    about, existing = About(mapping.sizes[1], mapping.name), out.store.about()
-    if out.store.where == gallery.store.where:
-        raise InputError(f"the new gallery must be another than the old one; got {out.store.where} as both")
-    if existing not in (None, about):
-        raise InputError(f"{out.store.where} holds another gallery; give a new one with --out")
-    count = 0
-    with out.store.writing():
-        if out.store.about() is None:
-            out.store.create(about)
-        for part in gallery.store.rows():
-            if not part.ids:
-                continue
-            out.store.put(part.ids, part.identities, mapping(part.vectors))
-            count += len(part.ids)
-            if on_rows is not None:
-                on_rows(count)
-        out.store.tidy()
-    return count
+    about = replace(check_source(gallery, mapping.old), size=mapping.sizes[1], model=mapping.name)
+    return copy(gallery, out, about, mapping, on_rows)
