@@ -406,7 +406,11 @@ def no_seed_of_that_sort(tmp_path: Path) -> list[str]:
 WRONG: dict[str, tuple[list[str] | Callable[[Path], list[str]], str]] = {
     "unknown recipe": (["train", "demmo"], "there is no recipe 'demmo'; did you mean 'demo'?"),
     "unknown recipe to compare": (["compare", "cm-t9"], "there is no recipe 'cm-t9'; did you mean"),
-    "a folder for a recipe": (["train", "."], "there is no recipe '.'"),
+    "a folder for a recipe": (
+        ["train", "."],
+        "a recipe must be a YAML file; '.' is a folder",
+    ),
+    "no recipe": (["train", "data.path=photos"], "the recipe comes before its changes; got 'data.path=photos' first"),
     "no YAML": (no_yaml, "recipe bad.yaml is not YAML"),
     "no time to wait": (["train", "demo", "--timeout-s", "0"], "--timeout-s must be a finite number in (0, 604800]"),
     "unknown key": (["train", "demo", "training.epoch=1"], "no key 'training.epoch'; did you mean 'epochs'?"),

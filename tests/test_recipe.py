@@ -61,7 +61,17 @@ def test_a_shipped_recipe_is_found_by_its_name(name: str, tmp_path: Path, monkey
 def test_a_file_comes_before_a_shipped_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo.yaml").write_text("name: mine")
-    assert recipe.read("demo.yaml") == {"name": "mine"}
+    assert recipe.read("demo.yaml")["name"] == "mine"
+
+
+@pytest.mark.parametrize(("file", "name"), [("shapes.yaml", "shapes"), ("my shapes (2).yaml", "my-shapes-2")])
+def test_a_recipe_without_name_and_title_takes_those_of_its_file(file: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_text(
+        "data: {name: digits}\nbackbone: {name: small, embedding_size: 4}\nobjective: {kind: arcface}"
+    )
+    loaded = recipe.load(tmp_path / file)
+    assert (loaded.name, loaded.title) == (name, name)
+    assert recipe.load(tmp_path / file, ["name=other"]).name == "other"
 
 
 @pytest.mark.parametrize(

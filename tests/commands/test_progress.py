@@ -45,3 +45,13 @@ def test_stages_are_lines_where_there_is_no_terminal_and_a_spinner_on_one() -> N
     with progress.stages(console) as on_stage:
         on_stage("reading [b]images")
     assert "reading [b]images ..." in stream.getvalue()
+
+
+def test_a_training_is_a_line_per_minute_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    console, stream = shown(False)
+    times = iter([0.0, 30.0, 90.0, 100.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(times))
+    with progress.bar(console) as bar:
+        for step in (1, 2, 3):  # after 30 s, 90 s and 100 s
+            bar.on_step(step, 8, 1.5)
+    assert stream.getvalue().splitlines() == ["training  loss  1.5000  25.0%, about 4 min left"]  # 90 s * 3 = 4.5 min

@@ -12,8 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 import angulus
+from angulus.cli.main import app
 from angulus.core.checks import InputError
 from angulus.data import Splits, load
 from angulus.data.loader import DecodedPixels
@@ -338,7 +340,7 @@ def test_paths_within_the_root_are_read(tmp_path: Path) -> None:
 
 def test_columns_that_are_guessed_are_told(tmp_path: Path) -> None:
     path = parquet(tmp_path / "x.parquet", table(image="img", label="cls"))
-    with pytest.warns(UserWarning, match="x.parquet: of its columns, img as image, cls as label is read"):
+    with pytest.warns(UserWarning, match="x.parquet: column 'img' is taken as image, 'cls' is taken as label"):
         of(path)
 
 
@@ -450,3 +452,14 @@ def test_a_data_set_in_memory_is_told_to_be_saved() -> None:
     kind = type("Dataset", (), {"__module__": "datasets.arrow_dataset"})
     with pytest.raises(InputError, match=r"save it by dataset.save_to_disk\(FOLDER\) and give that folder"):
         angulus.Trainer("small", "arcface", kind())
+
+
+def test_the_command_shows_what_is_read(tmp_path: Path) -> None:
+    put(tmp_path / "photos", TREE)
+    path = listed(tmp_path / "x.csv", [f"{name},{name[:3]}" for name in TREE])
+    arguments = ["data", "files", "--to", str(path), "--root", str(tmp_path / "photos")]
+    refused = CliRunner().invoke(app, arguments).exception
+    assert "or name the column: data.label_column in a recipe, --label-column of angulus convert" in str(refused)
+    shown = CliRunner().invoke(app, [*arguments, "--label-column", "species"]).output
+    assert "22 training and 2 test images" in shown
+    assert "training images by class: cat 11, dog 11\n" in shown

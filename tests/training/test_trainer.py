@@ -18,13 +18,13 @@ from torch import nn
 
 import angulus
 import tiny
-from angulus import losses
+from angulus import InputError, losses
 from angulus.core import redact
 from angulus.core.contract import Contract
 from angulus.data.records import RecordWriter
 from angulus.data.sets import given
 from angulus.data.sources import read_source
-from angulus.experiments import recipe
+from angulus.experiments import build, recipe
 from angulus.experiments.run import run
 from angulus.losses import Objective
 from angulus.training.callbacks import Record
@@ -182,12 +182,28 @@ def test_ctrl_c_keeps_a_checkpoint_and_resume_goes_on_to_the_same_weights(tmp_pa
     whole = make(tmp_path / "whole", Net()).train()
     seen = Seen(interrupt_at=4)
     trainer = make(tmp_path / "run", Net(), callbacks=[seen])
-    with pytest.raises(Interrupted, match="stopped at step 4 of 10"):
+    with pytest.raises(Interrupted, match=r"stopped at step 4 of 10 in .*run; .* train\(resume=True\)"):
         trainer.train()
     assert seen.events[-1] == ("end", 4)
     resumed = trainer.train(resume=True)
     assert tiny.differences(tiny.outcome(whole.folder), tiny.outcome(resumed.folder)) == []
     assert whole.model.name == resumed.model.name
+
+
+def test_a_training_that_diverged_warns(tmp_path: Path) -> None:
+    trainer = make(tmp_path / "run", training={"optimizer": {"lr": 30.0}})
+    with pytest.warns(UserWarning, match=r"lower training\.optimizer\.lr") as shown:
+        trained = trainer.train()
+    assert [trained.metrics["diverged"], __file__] in [[str(warning.message), warning.filename] for warning in shown]
+
+
+def test_a_folder_that_is_taken_is_refused_before_the_data_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tiny.validated("training.epochs=1"), tmp_path / "run", splits=tiny.splits())
+    monkeypatch.setattr(build, "splits", lambda _: pytest.fail("the data were read"))
+    with pytest.raises(InputError, match="holds a run already; continue it with --resume"):
+        run(tiny.validated("training.epochs=1"), tmp_path / "run")
 
 
 def test_a_network_of_ones_own_is_saved_and_loaded_into_the_same_code(tmp_path: Path) -> None:

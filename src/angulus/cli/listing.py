@@ -176,5 +176,6 @@ def find(kind: str, part: str = "") -> list[Entry]:
     found = [(name, about) for name, about in entries if matches(name.lower(), part.lower())]
     if not found:
         near = checks.nearest(part, [name for name, _ in entries])
-        raise checks.InputError(f"no name of {kind} {rule} {part!r}{near}; to see all: angulus list {kind}")
+        way = "; to see the parameters of a loss: angulus list losses NAME" if part.startswith("objective.") else near
+        raise checks.InputError(f"no name of {kind} {rule} {part!r}{way}; to see all: angulus list {kind}")
     return found

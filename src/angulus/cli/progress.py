@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 
 EVERY_S = 10.0  # seconds between lines without a terminal
+TRAINING_EVERY_S = 60.0  # the same for a training, whose log may be of days
 
 
 class Bar:
@@ -29,9 +30,18 @@ class Bar:
 
 @contextmanager
 def bar(console: Console) -> Iterator[Bar]:
-    """Show a bar while the block runs, if the console is a terminal."""
+    """Show a bar while the block runs on a terminal, otherwise a line per minute with the share and the time left."""
+    started = last = time.monotonic()
+
+    def line(text: str, share: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= TRAINING_EVERY_S and share > 0:
+            last = now
+            _line(console, f"{text}  {share:.1%}, about {(now - started) * (1 - share) / share / 60:,.0f} min left")
+
     with _progress_bar(console) as show:
-        yield Bar(show)
+        yield Bar(show if console.is_terminal else line)
 
 
 @contextmanager

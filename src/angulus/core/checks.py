@@ -9,6 +9,7 @@ import difflib
 import math
 import numbers
 import reprlib
+import sys
 import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # the functions that check tensors import torch: the command 
     from torch import Tensor
 
 IGNORE_INDEX = -100
+INNER = ("angulus", "torch", "pydantic")  # packages whose lines say nothing to the user
 ALL_IGNORED = f"every label is {IGNORE_INDEX} (ignored); a batch needs one row that counts"
 
 
@@ -119,8 +121,11 @@ shown = _Short().repr  # a value in an error: like `repr`, but always short
 
 
 def warn(message: str) -> None:
-    """Warn of a choice that is valid but unusual, such as outside a paper's range."""
-    warnings.warn(message, UserWarning, stacklevel=4)
+    """Warn of a choice that is valid but unusual, such as outside a paper's range, at the user's own line."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in INNER:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def batch(

@@ -6,7 +6,7 @@ import re
 
 _PLAIN = {  # for what pydantic's messages say
     "greater than or equal to": "at least", "less than or equal to": "at most", "greater than": "above",
-    "less than": "below", " after validation": "",
+    "less than": "below", " after validation": "", "a valid array": "a list, such as [1, 2]",
 }  # fmt: skip
 _IRREGULAR = {"people": "person"}
 _SINGULAR = re.compile(r"(ies|(ss|ch|sh|x)es|(?<!s)s)$")  # an ending of a plural

@@ -85,7 +85,7 @@ class DataSection:
         if self.name != FILES and own:
             raise InputError(
                 f"data.{own[0]} is for images of your own, and data.name is {self.name!r}; give one of them, such as "
-                "data={path: PATH}"
+                "'data={path: PATH}'"
             )
         if self.name == FILES and self.path is None:
             raise InputError(
@@ -169,9 +169,9 @@ class Recipe:
     """An experiment: everything that decides its result but the code."""
 
     name: str
-    """Letters, digits and . + - _, since it names a folder."""
+    """Letters, digits and . + - _, since it names a folder; a file without it has its file name."""
     title: str
-    """The title of tables and reports."""
+    """The title of tables and reports; a file without it has the name as title."""
     data: DataSection
     backbone: BackboneSection
     objective: Annotated[
@@ -180,7 +180,8 @@ class Recipe:
         pydantic.PlainSerializer(to_mapping),
         pydantic.WithJsonSchema({"type": "object"}),
     ]
-    """A loss by its `kind` with its parameters, or its pieces written out."""
+    """A loss by its `kind` with its parameters, which `angulus list losses NAME` shows, or its pieces written out. It
+    also takes `ramp`, `nested` and penalties as keys (docs/losses.md)."""
     input: Contract = field(default_factory=Contract)
     augment: Augment | None = None
     head: HeadSection = field(default_factory=HeadSection)
@@ -275,7 +276,9 @@ def read(path: str) -> dict[str, Any]:
         raise InputError(f"recipe {file} cannot be read: {error.strerror}") from error
     if not isinstance(content, dict):
         raise InputError(f"recipe {file} must be a mapping of keys to values; got {type(content).__name__}")
-    return content
+    name = re.sub(r"[^A-Za-z0-9+.-]+", "-", file.stem).strip(".-_") or "recipe"
+    content = {"name": name, **content}
+    return {"title": str(content["name"]), **content}
 
 
 def shipped() -> dict[str, Path]:
@@ -298,9 +301,13 @@ def find(path: str) -> Path:
         if with_row:
             parts = ", ".join(file.stem for file in with_row)
             raise InputError(f"{path} is a row of several recipes: {parts}; name one, or run `angulus reproduce`")
-    raise InputError(
-        f"there is no recipe {path!r}{checks.nearest(name, recipes)}; give a YAML file or one of {', '.join(recipes)}"
-    )
+    known = f"give a YAML file or one of {', '.join(recipes)}"
+    if "=" in path:
+        raise InputError(f"the recipe comes before its changes; got {path!r} first; {known}")
+    if Path(path).exists():
+        own = f"to train on it, write a recipe with data: {{path: {path}}} (docs/data.md shows a whole one), or"
+        raise InputError(f"a recipe must be a YAML file; {path!r} is a folder; {own} {known}")
+    raise InputError(f"there is no recipe {path!r}{checks.nearest(name, recipes)}; {known}")
 
 
 def _has_row(file: Path, row: str) -> bool:

@@ -26,6 +26,7 @@ from angulus.experiments.run_files import (
     MEASURING,
     RECIPE,
     RESULTS,
+    own_run,
     read_run_state,
     write_run_files,
 )
@@ -73,6 +74,7 @@ def run(
     # Load and build. Only rank 0 looks into the folder, because others may not see it, or see an old one of its name.
     # All this comes before the folder is made, so that a recipe that cannot be trained leaves nothing behind.
     ranks.run_on_first(lambda: _refuse_nothing_to_resume(folder, resume))
+    ranks.run_on_first(lambda: own_run(recipe, folder, resume))  # reading the data may take long
     whole = ranks.run_on_all(load)
     used, held_out = ranks.run_on_all(lambda: build.hold_out(recipe, whole))
     ended = ranks.broadcast(lambda: (folder / RESULTS).exists())  # it needs no old model, unless it trains for longer

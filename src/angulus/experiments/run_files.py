@@ -58,16 +58,25 @@ class RunState(NamedTuple):
     measured: bool = False
 
 
+def own_run(recipe: Recipe, folder: Path, resume: bool) -> Recipe | None:
+    """The recipe of the run in the folder, None if there is none; refuses another recipe, or a run not to resume."""
+    if not holds_run(folder):  # a run that stopped before its first checkpoint has nothing to lose
+        return None
+    stored = refuse_other_recipe(recipe, folder, longer=True)
+    if not resume:
+        longer = recipe.training.epochs > stored.training.epochs
+        more = f" to {recipe.training.epochs} epochs (it has {stored.training.epochs})" if longer else ""
+        raise InputError(f"{folder} holds a run already; continue it{more} with --resume, or choose another --out")
+    return stored
+
+
 def read_run_state(recipe: Recipe, folder: Path, splits: Splits, resume: bool) -> RunState:
     """What the folder holds; refuses a run of another recipe or other data."""
     ended, trained = (folder / RESULTS).exists(), (folder / CHECKPOINT).exists()
-    if not holds_run(folder):  # a run that stopped before its first checkpoint has nothing to lose
+    stored = own_run(recipe, folder, resume)
+    if stored is None:
         return RunState()
-    stored = refuse_other_recipe(recipe, folder, longer=True)
     longer = recipe.training.epochs > stored.training.epochs
-    if not resume:
-        more = f" to {recipe.training.epochs} epochs (it has {stored.training.epochs})" if longer else ""
-        raise InputError(f"{folder} holds a run already; continue it{more} with --resume, or choose another --out")
     _refuse_other_images(splits, folder)
     measured = stored.evaluation == recipe.evaluation and not being_measured(folder)
     if ended and not trained and (longer or not measured):

@@ -173,7 +173,8 @@ class Trainer:
         from angulus.distributed.runtime import Ranks
         from angulus.experiments.measure import MODEL
         from angulus.experiments.run import run
-        from angulus.experiments.run_files import choose_folder
+        from angulus.experiments.run_files import DIVERGED, choose_folder
+        from angulus.training.signals import Interrupted
 
         recipe, network = self.recipe, self._network()
         default = Path("runs") / f"{recipe.name}-seed-{recipe.training.seed}"
@@ -195,7 +196,12 @@ class Trainer:
             said = said.replace("--out", "out")
             if said == str(error):
                 raise
-            raise InputError(said) from error
+            raise InputError(said) from None
+        except Interrupted as stopped:
+            way = "its checkpoint is saved: the same lines with train(resume=True) go on"
+            raise Interrupted(f"{stopped} in {self.folder}; {way}") from None
+        if DIVERGED in metrics and ranks.rank == 0:
+            checks.warn(metrics[DIVERGED])
         given = network if recipe.backbone.name.startswith(OWN) else None
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return Trained(Embedder(artifact.load(folder / MODEL, backbone=given).to(device)), metrics, folder)

@@ -124,21 +124,28 @@ def check_columns(options: SourceOptions, path: Path, names: Sequence[str]) -> N
         check_column(option, getattr(options, option), path, names)
 
 
+def name_it(option: str) -> str:
+    """How to name a column that has none of the usual names."""
+    return f"or name the column: data.{option} in a recipe, --{option.replace('_', '-')} of angulus convert"
+
+
 def _column(path: Path, names: Sequence[str], wanted: str, also: tuple[str, ...]) -> str:
     column = items.column_of(path, names, wanted, also)
     if column is None:
         others = f"; other names that are known: {', '.join(name for name in also if name != wanted)}"
         rule = f"{path} must name its columns in the first line, {wanted!r} among them"
-        raise InputError(f"{rule}; got {', '.join(names)[:80]!r}{nearest(wanted, names) or others}")
+        option = "image_column" if wanted == "path" else "label_column"
+        got = f"got {', '.join(names)[:80]!r}{nearest(wanted, names) or others}"
+        raise InputError(f"{rule}; {got}; {name_it(option)}")
     return column
 
 
 def _remarks(path: Path, names: Sequence[str], headings: _Headings, asked: Sequence[str | None]) -> Iterator[Item]:
     used = (headings.path, headings.identity, headings.id, headings.score)
     read_as = zip(used, ("path", "identity", "id", "score"), strict=True)
-    renamed = [f"{name} as {wanted}" for name, wanted in read_as if name not in (None, wanted, *asked)]
+    renamed = [f"{name!r} is taken as {wanted}" for name, wanted in read_as if name not in (None, wanted, *asked)]
     if renamed:
-        yield Remark(path.name, f"of its columns, {', '.join(renamed)} is read")
+        yield Remark(path.name, f"column {', '.join(renamed)}")
     yield from unused_columns(path, names, (*used, *headings.landmarks))
 
 
@@ -158,7 +165,7 @@ def read_listed(top: Path, name: str, identity: str, **labels: Any) -> Item:
         if not full.is_relative_to(top):
             return LeftOut(name, f"its path leaves {top}; pass the folder that holds all as root")
         if not full.is_file():
-            return LeftOut(name, f"there is no such file in {top}")
+            return LeftOut(name, f"there is no such file in {top}; root names another folder")
         size = full.stat().st_size
         if reason := items.too_long(size):
             return LeftOut(name, reason)

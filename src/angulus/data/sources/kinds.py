@@ -31,7 +31,7 @@ def read_source(path: Path, kind: str | None = None, options: SourceOptions | No
     for name, kinds in _USES.items():
         if getattr(options, name) not in (None, "stop") and kind not in kinds:
             known = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
-            fault = f"--{name.replace('_', '-')} applies only to kind {known}, but {path} is of kind {kind}"
+            fault = f"{name} applies only to kind {known}, but {path} is of kind {kind}"
             raise InputError(f"{fault}; remove it")
     return _READERS[kind](path, options)
 

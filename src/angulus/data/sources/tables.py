@@ -14,7 +14,7 @@ import pyarrow as pa
 from angulus.core.checks import InputError
 from angulus.data.records import Place
 from angulus.data.sources import items
-from angulus.data.sources.csv_list import check_columns, read_listed, unused_columns
+from angulus.data.sources.csv_list import check_columns, name_it, read_listed, unused_columns
 from angulus.data.sources.items import Item, LeftOut, Remark, SourceOptions
 
 IMAGES = ("image", "img", "jpg", "png", "bytes")
@@ -113,8 +113,9 @@ def _columns(path: Path, schema: pa.Schema, options: SourceOptions) -> _Columns:
     image = asked or _image_column(schema, _holds_bytes) or _image_column(schema, _is_text)
     if image is None or not (_holds_bytes(schema.field(image).type) or _is_text(schema.field(image).type)):
         got = ", ".join(f"{field.name!r} ({field.type})" for field in schema)
-        rule = f"{path} must have a column of image bytes called {', '.join(IMAGES)}, or one that image_column names"
-        raise ColumnError(f"{rule}; got {got:.300}" + (f"; image_column is {asked!r}" if asked else ""))
+        rule = f"{path} must have a column of image bytes called {', '.join(IMAGES)}"
+        way = f"image_column is {asked!r}" if asked else name_it("image_column")
+        raise ColumnError(f"{rule}; got {got:.300}; {way}")
     others = [name for name in names if name != image]
     identity, id = (next((n for n in known if n in others), None) for known in (items.IDENTITIES, IDS))
     landmarks, score = (name if name in others else None for name in ("landmarks", "score"))
@@ -180,9 +181,11 @@ def _guessed(table: Table, columns: _Columns, options: SourceOptions) -> Iterato
         yield Remark(table.path.name, f"{known}; label_column names the one of the classes")
     read_as = (("image", columns.image, options.image_column), ("label", columns.identity, options.label_column))
     usual = ("image", *items.IDENTITIES[:2])
-    renamed = [f"{name} as {what}" for what, name, asked in read_as if name and not asked and name not in usual]
+    renamed = [
+        f"{name!r} is taken as {what}" for what, name, asked in read_as if name and not asked and name not in usual
+    ]
     if renamed:
-        yield Remark(table.path.name, f"of its columns, {', '.join(renamed)} is read")
+        yield Remark(table.path.name, f"column {', '.join(renamed)}")
 
 
 def _id(cells: dict[str, Any], columns: _Columns) -> str:
