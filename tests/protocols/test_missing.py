@@ -352,3 +352,6 @@ def test_searches_of_templates_with_failures(tmp_path: Path) -> None:
             )
         same(found, below, rest)
         assert found.counts["images without embedding"] == found.counts["templates of such only"] == 1
+        closed, drawn = found.curves
+        strangers = int((~found.samples["mated"]).sum())
+        assert closed.x[-1] <= len(held) and drawn.x[-1] == (1 if row < 45 else 1 - 1 / strangers)
