@@ -80,6 +80,22 @@ def test_figures_with_failures_count_them_as_rejections() -> None:
     assert "norms" not in RESULT.samples and any("have no norm" in note for note in RESULT.notes)
 
 
+@pytest.mark.parametrize("folds", [None, np.arange(40) % 2])
+def test_no_threshold_accepts_a_failure_even_where_accepting_all_is_most_accurate(folds: np.ndarray | None) -> None:
+    """34 genuine pairs and 6 impostors of a useless model: a threshold is chosen on pairs with two embeddings."""
+    ids, vectors = np.array([f"{row}.jpg" for row in range(80)]), np.random.default_rng(0).normal(size=(80, 8))
+    there, listed = ~np.isin(np.arange(80), (0, 2, 4)), PairList(ids[::2], ids[1::2], np.arange(40) < 34, folds)
+    result = pairs.evaluate(Embeddings(vectors[there], ids[there]), listed, missing="fail", draws=0)
+    kept = there[::2]  # the three others are genuine
+    scores = result.samples["scores"][kept]
+    if folds is None:
+        right = max(((scores >= at) == listed.same[kept]).sum() for at in scores)
+        assert result[pairs.BEST] == pytest.approx(right / 40) and right < 34
+    else:
+        rest = kfold_accuracy(scores, listed.same[kept], folds[kept]).accuracies
+        assert result["accuracy"] == pytest.approx(np.mean(rest * np.bincount(folds[kept]) / 20))
+
+
 def test_curves_are_of_all_pairs_and_have_a_report(tmp_path: Path) -> None:
     """A failure is accepted nowhere: the ROC ends at the shares of pairs that have two embeddings."""
     roc, det = RESULT.curves
@@ -336,3 +352,6 @@ def test_searches_of_templates_with_failures(tmp_path: Path) -> None:
             )
         same(found, below, rest)
         assert found.counts["images without embedding"] == found.counts["templates of such only"] == 1
+        closed, drawn = found.curves
+        strangers = int((~found.samples["mated"]).sum())
+        assert closed.x[-1] <= len(held) and drawn.x[-1] == (1 if row < 45 else 1 - 1 / strangers)

@@ -69,14 +69,6 @@ Plugins = Annotated[
     ),
 ]
 ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder, such as RUN/model.")]
-Fars = Annotated[
-    list[float] | None,
-    typer.Option(
-        "--far",
-        help="FAR where TAR is reported; repeat for several. Else all that the data support.",
-        show_default=False,
-    ),
-]
 
 
 @contextlib.contextmanager

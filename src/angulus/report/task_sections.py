@@ -67,10 +67,6 @@ TASKS = {  # by anchor: title, introduction, protocols; results of other protoco
         (quality.PROTOCOL, quality.BINS, quality.CHANGED, error_discard.PROTOCOL, degradation.PROTOCOL),
     ),
 }
-NORMS_INTRO = (
-    "Do short features mean doubtful decisions? Norms of test images are without the mirror image; for pairs it is the "
-    "smaller of the two norms, and the table says which features it was computed from."
-)
 
 
 def build_tasks(content: Content, source: Path | None) -> list[Section]:

@@ -80,13 +80,18 @@ class Presorted:
     thresholds: Floats  # the distinct scores, from the highest to the lowest, [K]
     place: NDArray[np.int64]  # the threshold at which each pair is first accepted, [N], in [0, K)
     same: NDArray[np.bool_]  # which pairs are genuine, [N]
+    gain: Floats  # what accepting each pair adds to the correct ones, [N]: 1 or −1, or 0 for one that fails
 
     @staticmethod
-    def of(scores: ArrayLike, same: ArrayLike) -> "Presorted":
-        """Sort scores; the arguments are those of `error_curve`."""
+    def of(scores: ArrayLike, same: ArrayLike, failed: NDArray[np.bool_] | None = None) -> "Presorted":
+        """Sort scores; the arguments are those of `error_curve`.
+
+        `failed` [N]: pairs that match at no threshold, whose scores must be below all others.
+        """
         scores, same = check_scores(scores, same)
         rising, place = np.unique(scores, return_inverse=True)
-        return Presorted(rising[::-1], len(rising) - 1 - place, same)
+        gain = np.where(same, 1.0, -1.0) * (1 if failed is None else ~failed)
+        return Presorted(rising[::-1], len(rising) - 1 - place, same, gain)
 
     def curve(self, weights: ArrayLike | None = None) -> ErrorCurve:
         """The error curve under these weights, as `error_curve` gives it."""
@@ -98,9 +103,10 @@ class Presorted:
     def amounts(self, weights: ArrayLike | None = None) -> tuple[Floats, Floats]:
         """Weight of the genuine and of the impostor pairs at each threshold, [K] each."""
         amount = item_weights(weights, len(self.same))
-        return self._sums(amount * self.same), self._sums(amount * ~self.same)
+        return self.sums(amount * self.same), self.sums(amount * ~self.same)
 
-    def _sums(self, amount: Floats) -> Floats:
+    def sums(self, amount: Floats) -> Floats:
+        """Sums at each threshold, [K], of what each pair has, [N]."""
         return np.asarray(np.bincount(self.place, amount, len(self.thresholds)), dtype=np.float64)
 
 

@@ -124,7 +124,8 @@ def best_of(presorted: Presorted, weights: ArrayLike | None = None) -> tuple[flo
     for name, total in zip(("genuine", "impostor"), totals, strict=True):
         if total <= 0:
             raise InputError(f"a threshold needs at least one {name} pair; got none among {len(presorted.same)}")
-    threshold, gain = _best(presorted.thresholds, genuine - impostors, genuine + impostors > 0)
+    gains = item_weights(weights, len(presorted.same)) * presorted.gain
+    threshold, gain = _best(presorted.thresholds, presorted.sums(gains), presorted.sums(abs(gains)) > 0)
     return threshold, (totals[1] + gain) / sum(totals)
 
 
@@ -178,7 +179,7 @@ class _Fold:
     train: NDArray[np.int64]
     thresholds: Floats
     place: NDArray[np.int64]  # of the training pairs
-    sign: Floats  # of the training pairs: what accepting one gains
+    gain: Floats  # of the training pairs: what accepting one adds to the correct ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,8 +190,10 @@ class PresortedFolds:
     total: int
 
     @staticmethod
-    def of(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> "PresortedFolds":
-        """Sort scores; the arguments are those of `kfold_accuracy`."""
+    def of(
+        scores: ArrayLike, same: ArrayLike, folds: ArrayLike, failed: NDArray[np.bool_] | None = None
+    ) -> "PresortedFolds":
+        """Sort scores; the arguments are those of `kfold_accuracy` and, `failed`, of `Presorted.of`."""
         scores, folds = np.asarray(scores, dtype=np.float64), np.asarray(folds)
         if folds.ndim != 1 or folds.dtype.kind not in "iu":
             raise InputError(f"folds must be whole numbers [N]; got {folds.dtype} {list(folds.shape)}")
@@ -203,7 +206,7 @@ class PresortedFolds:
                 f"scores must be [N] or [F, N] and folds [N]; got {list(scores.shape)} and {list(folds.shape)} of "
                 f"{len(names)} folds"
             )
-        presorted = [Presorted.of(row, same) for row in rows]
+        presorted = [Presorted.of(row, same, failed) for row in rows]
         parts = [
             _fold(int(name), folds == name, rows[number % len(rows)], presorted[number % len(rows)])
             for number, name in enumerate(names)
@@ -220,8 +223,8 @@ class PresortedFolds:
 def _fold(name: int, member: NDArray[np.bool_], scores: Floats, presorted: Presorted) -> _Fold:
     test, train = np.flatnonzero(member), np.flatnonzero(~member)
     same = presorted.same
-    sign = np.where(same[train], 1.0, -1.0)
-    return _Fold(name, test, scores[test], same[test], train, presorted.thresholds, presorted.place[train], sign)
+    places, gain = presorted.place[train], presorted.gain[train]
+    return _Fold(name, test, scores[test], same[test], train, presorted.thresholds, places, gain)
 
 
 def _fold_accuracy(fold: _Fold, amount: Floats) -> tuple[float, float]:
@@ -231,8 +234,9 @@ def _fold_accuracy(fold: _Fold, amount: Floats) -> tuple[float, float]:
         if not tested[kind].any():
             raise InputError(f"fold {fold.name} has no {name} pair; each fold needs both kinds")
     trained, size = amount[fold.train], len(fold.thresholds)
-    gain = np.asarray(np.bincount(fold.place, trained * fold.sign, size), dtype=np.float64)
-    threshold, _ = _best(fold.thresholds, gain, np.bincount(fold.place, trained, size) > 0)
+    gains = trained * fold.gain
+    gain = np.asarray(np.bincount(fold.place, gains, size), dtype=np.float64)
+    threshold, _ = _best(fold.thresholds, gain, np.bincount(fold.place, abs(gains), size) > 0)
     right = (fold.scores >= threshold) == fold.same
     return float(tested[right].sum() / tested.sum()), threshold
 
@@ -242,9 +246,11 @@ def _best(thresholds: Floats, gain: Floats, counted: NDArray[np.bool_]) -> tuple
 
     Args:
         thresholds: falling, [K].
-        gain: genuine minus impostor weight at each, [K]: what lowering the threshold to it adds to the correct weight.
-        counted: which thresholds have any weight, [K].
+        gain: what lowering the threshold to each adds to the correct weight, [K]: genuine minus impostor weight.
+        counted: which thresholds have any weight, [K]; if none has, nothing is accepted.
     """
+    if not counted.any():
+        return above(thresholds[0]), 0.0
     correct = np.append(0.0, np.cumsum(gain))  # by how many of the highest thresholds are accepted
     best = np.flatnonzero(correct >= correct.max() - 1e-12 * np.abs(gain).sum())
     breaks = np.flatnonzero(np.diff(best) > 1)

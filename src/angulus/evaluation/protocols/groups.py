@@ -170,7 +170,8 @@ def _groups(samples: Samples) -> list[_Group]:
     groups = []
     for name in np.unique(samples["groups"]).tolist():
         rows = np.flatnonzero(samples["groups"] == name)
-        columns = {column: samples[column][rows] for column in ("scores", "same", "folds")}
+        wanted = ("scores", "same", "folds", failures.FAILED)
+        columns = {column: samples[column][rows] for column in wanted if column in samples}
         try:
             folds = PresortedFolds.of(*columns.values())
             folds.accuracy()

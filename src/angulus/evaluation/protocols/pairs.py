@@ -98,11 +98,15 @@ def operating(samples: Samples) -> tuple[dict[str, float], dict[str, float], Fol
 
     Where pairs failed, those of the figures without failures, too.
     """
+    thresholds, spreads, chosen = _operating(samples)
     if FAILED in samples:
-        thresholds, spreads, chosen = operating({name: value for name, value in samples.items() if name != FAILED})
-        more = operating(scored.without_failures(samples))
+        more = _operating(scored.without_failures(samples))
         return thresholds | renamed(more[0]), spreads | renamed(more[1]), chosen
-    presorted = Presorted.of(samples["scores"], samples["same"])
+    return thresholds, spreads, chosen
+
+
+def _operating(samples: Samples) -> tuple[dict[str, float], dict[str, float], FoldAccuracy | None]:
+    presorted = Presorted.of(samples["scores"], samples["same"], samples.get(FAILED))
     curve = presorted.curve()
     fars = {f"TAR@FAR={rate_label(far)}": far for far in samples["fars"].tolist()}
     thresholds = {name: tar_at_far(curve, far, zero_ok=far == 0).threshold for name, far in fars.items()}
@@ -124,7 +128,8 @@ def statistic(samples: Samples) -> tuple[Statistic, Units]:
 
 def figures_of(samples: Samples) -> Statistic:
     """The figures of scored pairs by weights of the pairs."""
-    presorted, folds = Presorted.of(samples["scores"], samples["same"]), scored.folds_of(samples)
+    presorted = Presorted.of(samples["scores"], samples["same"], samples.get(FAILED))
+    folds = scored.folds_of(samples)
     strata = scored.strata_of(samples)
     fars = {f"TAR@FAR={rate_label(far)}": far for far in samples["fars"].tolist()}
 

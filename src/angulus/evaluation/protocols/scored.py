@@ -204,7 +204,7 @@ def folds_of(samples: Samples) -> PresortedFolds | None:
     if "folds" not in samples:
         return None
     scores = samples["fold_scores"] if "fold_scores" in samples else samples["scores"]
-    return PresortedFolds.of(scores, samples["same"], samples["folds"])
+    return PresortedFolds.of(scores, samples["same"], samples["folds"], samples.get(FAILED))
 
 
 def strata_of(samples: Samples) -> NDArray[np.int64]:

@@ -275,13 +275,16 @@ def _open_set(samples: Samples, rows: Rows, weights: Floats) -> OpenSetCurve:
 
 
 def _curves(samples: Samples, galleries: int) -> tuple[Curve, ...]:
+    """CMC and open-set ROC of each gallery; without a point at which searches that failed would be accepted."""
     curves = []
     for number in range(galleries):
         rows = np.flatnonzero(samples["gallery"] == number)
         ranks = samples["ranks"][rows[samples["mated"][rows]]]
-        x = np.arange(1.0, min(_MAX_RANK, int(ranks.max())) + 1)
+        x = np.arange(1.0, min(_MAX_RANK, int(ranks[ranks < NEVER].max())) + 1)
         curves.append(Curve("cmc", f"G{number + 1}", x, cmc(ranks, len(x))))
         if not samples["mated"][rows].all():
             open_set = _open_set(samples, rows, np.ones(len(samples["scores"])))
-            curves.append(Curve("roc", f"open set, G{number + 1}", open_set.fpir, open_set.tpir))
+            there = open_set.thresholds > BELOW
+            if there.any():
+                curves.append(Curve("roc", f"open set, G{number + 1}", open_set.fpir[there], open_set.tpir[there]))
     return tuple(curves)

@@ -11,6 +11,7 @@ from scipy import sparse
 from angulus.evaluation.metrics.curves import ErrorCurve, Presorted
 from angulus.evaluation.metrics.intervals import Floats, Rows, Samples
 from angulus.evaluation.metrics.verification import FoldAccuracy, PresortedFolds
+from angulus.evaluation.protocols.failures import BELOW
 from angulus.evaluation.protocols.template_stream import LEAST
 
 
@@ -96,7 +97,7 @@ class Folds:
         of_genuine, of_impostor = of_subject[tail.genuine], of_subject[tail.first[:used]]
         scores = np.concatenate([samples["genuine_scores"], samples["impostor_scores"][:used]])
         same, fold = np.arange(len(scores)) < len(of_genuine), np.concatenate([of_genuine, of_impostor])
-        found = PresortedFolds.of(scores, same, fold) if len(np.unique(fold)) > 1 else None
+        found = PresortedFolds.of(scores, same, fold, scores == BELOW) if len(np.unique(fold)) > 1 else None
         once = tail.weigh(np.ones(len(of_subject)))
         sizes = _sums(of_genuine, once.genuine, of_subject), _sums(of_subject, once.of_subject, of_subject)
         return Folds(found, of_subject, of_genuine, of_impostor, sizes, tail.whole and used == len(tail.first))
