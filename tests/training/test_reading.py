@@ -26,6 +26,7 @@ from angulus.distributed.runtime import Ranks
 from angulus.experiments import build
 from angulus.experiments.run import run
 from angulus.training.batches import epoch_batches, rank_rows, remaining_batches, steps_per_epoch
+from angulus.training.reading import listed_names
 from angulus.training.settings import Training
 
 CLASSES, EACH = 3, 20
@@ -119,6 +120,24 @@ def test_too_many_unreadable_images_stop_a_training_that_can_go_on(
     assert resumed["left_out"]["images"] == 3 == len((run_folder / LEFT_OUT).read_text().splitlines())
     with pytest.raises(InputError, match=r"row [0-2] of .* must be a whole PNG"):
         trained(photos, tmp_path / "strict", "data.on_error=stop")
+
+
+def test_too_many_unreadable_images_to_test_on_give_no_results(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "FEWEST_BAD", 0)
+    for number in (9, 19):  # the images that are held out
+        damage(photos / "class-0" / f"{number:02}.png")
+    with pytest.raises(InputError, match=r"at most 0 of the 6 images .*may be unreadable; got 2, class-0/09.png first"):
+        trained(photos, tmp_path / "run")
+    assert not (tmp_path / "run" / "results.json").exists()
+    resumed = trained(photos, tmp_path / "run", "data.most_bad=0.5", resume=True)
+    assert resumed["left_out"]["images"] == 2
+
+
+def test_a_list_that_was_cut_short_is_read(tmp_path: Path) -> None:
+    (tmp_path / LEFT_OUT).write_text('{"where": "a.png", "reason": "gone"}\n{"where": "b.p')
+    assert listed_names(tmp_path) == {"a.png"}
 
 
 # samplers

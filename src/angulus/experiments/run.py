@@ -1,5 +1,6 @@
 """One run of a recipe in a folder of its own: train, evaluate, write the results next to what led to them."""
 
+import functools
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -111,6 +112,8 @@ def run(
         for path in snapshots.values():
             load_snapshot(path, job)
             classified[path] = _classify(job, used.test, recipe, path, config, saved)
+        for images in (used.test, held_out):
+            ranks.run_on_all(functools.partial(reading.note_test, folder, images))
 
         # Measure benchmarks, on rank 0 alone: they take longer than the others should wait
         if ranks.rank > 0:
@@ -134,8 +137,6 @@ def run(
             },
             "environment": environment.describe(job.device),
         }
-        for images in (used.test, held_out):
-            reading.note_test(folder, images)
         if left_out := reading.listed_names(folder):
             results["left_out"] = {"images": len(left_out), "list": LEFT_OUT}
         if progress.findings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -77,12 +78,16 @@ class Unreadable:
 
 
 def note_test(folder: Path, images: Images | None) -> None:
-    """Add the images of a test that could not be read to the run's list."""
-    if images is not None and (bad := getattr(getattr(images.pixels, "source", images.pixels), "bad", {})):
-        Unreadable(folder, images).add(dict(bad))
+    """Add the images of a test that could not be read to the run's list; InputError if they are too many."""
+    bad = {} if images is None else getattr(getattr(images.pixels, "source", images.pixels), "bad", {})
+    if images is not None and bad and (error := Unreadable(folder, images).add(dict(bad))):
+        raise error
 
 
 def listed_names(folder: Path) -> set[str]:
     """The images that the run's list names."""
-    path = folder / LEFT_OUT
-    return {json.loads(line)["where"] for line in path.read_text("utf-8").splitlines()} if path.is_file() else set()
+    path, names = folder / LEFT_OUT, set[str]()
+    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError):  # a line that a killed process has not ended
+            names.add(json.loads(line)["where"])
+    return names
