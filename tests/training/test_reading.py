@@ -128,7 +128,8 @@ def test_too_many_unreadable_images_to_test_on_give_no_results(
     monkeypatch.setattr(loader, "FEWEST_BAD", 0)
     for number in (9, 19):  # the images that are held out
         damage(photos / "class-0" / f"{number:02}.png")
-    with pytest.raises(InputError, match=r"at most 0 of the 6 images .*may be unreadable; got 2, class-0/09.png first"):
+    sentence = r"at most 0 of the 6 images .*may be unreadable; got 2, class-0/09.png first"
+    with pytest.warns(UserWarning, match="09.png cannot be read"), pytest.raises(InputError, match=sentence):
         trained(photos, tmp_path / "run")
     assert not (tmp_path / "run" / "results.json").exists()
     resumed = trained(photos, tmp_path / "run", "data.most_bad=0.5", resume=True)
