@@ -140,11 +140,11 @@ class DecodedPixels:
         self.bad |= bad
         return torch.from_numpy(pixels).permute(0, 3, 1, 2), bad
 
-    def refuse_many(self) -> None:
-        """Refuse to go on with more unreadable images than `limit`."""
-        if self.limit is not None and len(self.bad) > self.limit:
+    def refuse_many(self, count: int) -> None:
+        """Refuse to go on with more unreadable images than `limit`; `count` are those of all processes."""
+        if self.limit is not None and count > self.limit:
             first = next((self.name_of(row), reason) for row, reason in self.bad.items())
-            raise too_many(self._images.where, len(self.bad), len(self), self.limit, first)
+            raise too_many(self._images.where, count, len(self), self.limit, first)
 
     def name_of(self, row: int) -> str:
         """The name of a row of the records."""

@@ -1,4 +1,4 @@
-"""Which images are in an epoch, by identity or by share: a function of seed and epoch, so a resumed run draws the same."""
+"""Which images are in an epoch, by identity or by share: a function of seed and epoch, the same after a resume."""
 
 from __future__ import annotations
 
