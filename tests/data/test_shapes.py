@@ -488,3 +488,12 @@ def test_a_data_set_in_memory_is_told_to_be_saved() -> None:
     kind = type("Dataset", (), {"__module__": "datasets.arrow_dataset"})
     with pytest.raises(InputError, match=r"save it by dataset.save_to_disk\(FOLDER\) and give that folder"):
         angulus.Trainer("small", "arcface", kind())
+
+
+def test_offsets_that_do_not_fill_their_buffer(tmp_path: Path) -> None:
+    path = arrow(tmp_path / "x.arrow", pa.table({"image": IMAGES[:3], "label": CLASSES[:3]}))
+    data = path.read_bytes()
+    length = (16).to_bytes(8, "little")  # of the buffer of four offsets, in the header of the batch
+    path.write_bytes(data.replace(length, (17).to_bytes(8, "little"), 1))
+    assert path.read_bytes() != data
+    assert index_of(path, SourceOptions()).images([0, 1, 2]) == IMAGES[:3]

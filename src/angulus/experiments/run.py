@@ -1,6 +1,5 @@
 """One run of a recipe in a folder of its own: train, evaluate, write the results next to what led to them."""
 
-import functools
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -112,8 +111,8 @@ def run(
         for path in snapshots.values():
             load_snapshot(path, job)
             classified[path] = _classify(job, used.test, recipe, path, config, saved)
-        for images in (used.test, held_out):
-            ranks.run_on_all(functools.partial(reading.note_test, folder, images))
+        for images in (used.test, *([] if held_out is None else [held_out])):
+            reading.note_test(folder, images, ranks)
 
         # Measure benchmarks, on rank 0 alone: they take longer than the others should wait
         if ranks.rank > 0:

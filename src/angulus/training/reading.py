@@ -18,6 +18,7 @@ from angulus.data.convert import LEFT_OUT, left_out_text
 from angulus.data.loader import data_loader, read_batches
 from angulus.data.sets.images import Images, read
 from angulus.data.sources import LeftOut
+from angulus.distributed.runtime import Ranks
 from angulus.training.batches import rank_rows
 from angulus.training.job import Job
 
@@ -89,11 +90,19 @@ class Unreadable:
         return _names(lines)
 
 
-def note_test(folder: Path, images: Images | None) -> None:
-    """Add the images of a test that could not be read to the run's list; InputError if they are too many."""
-    bad = {} if images is None else getattr(getattr(images.pixels, "source", images.pixels), "bad", {})
-    if images is not None and bad and (error := Unreadable(folder, images).add(dict(bad))):
-        raise error
+def note_test(folder: Path, images: Images, ranks: Ranks) -> None:
+    """Add the images of a test that a rank could not read to the run's list; InputError if they are too many.
+
+    Every rank calls it.
+    """
+    pixels = getattr(images.pixels, "source", images.pixels)
+    bad = {row: why for own in ranks.gather_objects(dict(getattr(pixels, "bad", {}))) for row, why in own.items()}
+
+    def note() -> None:
+        if bad and (error := Unreadable(folder, images).add(bad)):
+            raise error
+
+    ranks.run_on_first(note)
 
 
 def listed_names(folder: Path) -> set[str]:
