@@ -4,9 +4,9 @@
 
 RECORDS holds images of one size; every store holds the same images. A worker is a process that opens the store for
 itself and reads batches of random rows; the rate is all workers' images over the time of the slowest. Decoded batches
-go through `Loader`, to the process that would train. Ratios are to a folder of files. Processor time depends little on
-who else uses the machine; it is reported for reads, and for decoding without workers. Files are in the page cache: what
-is measured is the format, not the disk.
+go through `data_loader`, to the process that would train. Ratios are to a folder of files. Processor time depends
+little on who else uses the machine; it is reported for reads, and for decoding without workers. Files are in the page
+cache: what is measured is the format, not the disk.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike
 
 from angulus.core import checks
-from angulus.data.loader import Encoded, Loader, Part, part_of
+from angulus.data.loader import DecodedPixels, Encoded, Part, data_loader, part_of, read_batches
 from angulus.data.records import Records, Row, write_records
-from angulus.data.sampler import Shuffled
 from harness import Clock, clock, options, python, ratio_text, run, show, store, take_turns
 from harness import Row as Line
 
@@ -193,7 +192,7 @@ class Reading:
     def epoch(self) -> Clock:
         """Seconds of the slowest worker, and processor time of all."""
         self.epochs += 1
-        batches = Shuffled(self.count, BATCH, seed=self.epochs).batches(0)
+        batches = _shuffled(self.count, self.epochs)
         for worker, pipe in enumerate(self.pipes):
             pipe.send(batches[worker :: self.workers])
         seconds, cpu_seconds = zip(*(pipe.recv() for pipe in self.pipes), strict=True)
@@ -219,15 +218,23 @@ class Decoding:
     """Epochs of decoded batches in this process; processor time is of this process alone."""
 
     def __init__(self, store: Encoded, part: Part, workers: int) -> None:
-        self.loader, self.epochs = Loader(store, part, Shuffled(len(part.rows), BATCH), workers=workers), 0
+        self.pixels, self.epochs = DecodedPixels(store, part.rows, part.size, threads=1), 0
+        self.batches: list[Any] = []  # of the epoch
+        self.loader = data_loader(self.pixels, self.batches, workers, pin=False, stay=True)
 
     def epoch(self) -> None:
-        for _ in self.loader.epoch(self.epochs):
+        self.batches[:] = _shuffled(len(self.pixels), self.epochs)
+        for _ in read_batches(self.loader):
             pass
         self.epochs += 1
 
     def close(self) -> None:
         del self.loader
+
+
+def _shuffled(count: int, epoch: int) -> list[Any]:
+    """All rows in random order, in batches whose sizes differ by at most one."""
+    return np.array_split(np.random.default_rng(epoch).permutation(count), -(-count // BATCH))
 
 
 def _mib(path: Path) -> float:

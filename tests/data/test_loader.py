@@ -1,4 +1,4 @@
-"""The loader: the right pixels and labels, in any number of workers, the same after a resume, faults in a sentence."""
+"""The loader: the right pixels in any number of workers, classes by their names, faults in a sentence."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import pytest
 import torch
 
 from angulus.core.checks import InputError
-from angulus.data.augment import Augment
 from angulus.data.decode import decode
-from angulus.data.loader import Batch, Loader, Part, part_of
+from angulus.data.loader import DecodedPixels, Part, data_loader, part_of, read_batches
 from angulus.data.records import Records, Row, write_records
-from angulus.data.sampler import Balanced, Shuffled
 from data.pictures import encoded, noise, png, turned
 from records import time_stores, write_stores
 
@@ -27,51 +25,18 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
     return Records(path)
 
 
-def same(ours: list[Batch], theirs: list[Batch]) -> bool:
-    return len(ours) == len(theirs) and all(
-        torch.equal(a.pixels, b.pixels) and torch.equal(a.labels, b.labels) and torch.equal(a.rows, b.rows)
-        for a, b in zip(ours, theirs, strict=True)
-    )
+def batches(records: Records, order: list[np.ndarray], workers: int = 0) -> list[torch.Tensor]:
+    part = part_of(records)
+    pixels = DecodedPixels(records, part.rows, part.size, threads=1)
+    return [read for read, _ in read_batches(data_loader(pixels, order, workers, pin=False))]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_pixels_labels_and_rows_belong_together(records: Records, workers: int) -> None:
-    part = part_of(records, np.arange(COUNT)[::-2].copy())
-    loader = Loader(records, part, Shuffled(len(part.rows), 4, 3), workers=workers)
-    assert loader.steps == 3
-    for epoch in range(2):
-        seen = []
-        for batch in loader.epoch(epoch):
-            assert (batch.pixels.dtype, list(batch.pixels.shape[1:])) == (torch.uint8, [3, 7, 9])
-            for pixels, label, row in zip(batch.pixels, batch.labels.tolist(), batch.rows.tolist(), strict=True):
-                assert np.array_equal(pixels.permute(1, 2, 0).numpy(), noise(row, 9, 7))
-                assert part.names[label] == f"p{(row * 7) % 5}"
-                seen.append(row)
-        assert sorted(seen) == sorted(part.rows.tolist())
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_resumed_epoch_is_the_rest_of_the_whole_one(records: Records, workers: int) -> None:
-    part = part_of(records)
-    for sampler in (Shuffled(COUNT, 4, 3), Balanced(part.labels, 3, 2, 3)):
-        whole = Loader(records, part, sampler, augment=Augment(0.5, 2, 0.5, 0.5, 0.5), workers=workers)
-        first = list(whole.epoch(2))
-        left = whole.epoch(2)
-        next(left)
-        left.close()  # a run that stops in the middle of an epoch
-        assert same(list(whole.epoch(2)), first)
-        resumed = Loader(records, part, sampler, augment=Augment(0.5, 2, 0.5, 0.5, 0.5), workers=0)
-        assert same(list(resumed.epoch(2, 2)), first[2:])
-        assert not same(list(resumed.epoch(1)), first)
-
-
-def test_ranks_see_other_images_and_other_chances(records: Records) -> None:
-    part = part_of(records)
-    loaders = [Loader(records, part, Shuffled(COUNT, 4, 0, rank, 2), workers=0) for rank in range(2)]
-    rows = [torch.cat([batch.rows for batch in loader.epoch(0)]).tolist() for loader in loaders]
-    assert sorted(rows[0] + rows[1]) == list(range(COUNT))
-    states = [loader._generator(0, 0).get_state() for loader in loaders]
-    assert not torch.equal(states[0], states[1])
+def test_the_batches_hold_the_images_of_their_rows(records: Records, workers: int) -> None:
+    order = np.array_split(np.random.default_rng(0).permutation(COUNT), 6)
+    for pixels, rows in zip(batches(records, order, workers), order, strict=True):
+        assert (pixels.dtype, list(pixels.shape)) == (torch.uint8, [len(rows), 3, 7, 9])
+        assert np.array_equal(pixels.permute(0, 2, 3, 1).numpy(), np.stack([noise(row, 9, 7) for row in rows]))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -80,16 +45,15 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path, workers: int) 
     torn[200] ^= 1
     write_records(tmp_path / "r", [Row("a", png(0, 40, 40), "x"), Row("b", bytes(torn), "x")])
     records = Records(tmp_path / "r")
-    loader = Loader(records, part_of(records), Shuffled(2, 2), workers=workers)
     with pytest.raises(InputError, match=r"^row 1 of .*/r must be a whole PNG; decoding it gave: "):
-        list(loader.epoch(0))
+        batches(records, [np.arange(2)], workers)
 
 
 def test_an_image_that_its_tag_turns_is_named(tmp_path: Path) -> None:
     write_records(tmp_path / "r", [Row("a", png(0, 9, 7), "x"), Row("b", turned(noise(1, 9, 7), 6, "PNG"), "x")])
     records = Records(tmp_path / "r")
     with pytest.raises(InputError, match=r"row 1 of .* must be 9x7 as the others; got 7x9, as its EXIF tag turns it"):
-        list(Loader(records, part_of(records), Shuffled(2, 2), workers=0).epoch(0))
+        batches(records, [np.arange(2)])
 
 
 def test_records_that_do_not_make_batches(tmp_path: Path, records: Records) -> None:
@@ -108,10 +72,8 @@ def test_records_that_do_not_make_batches(tmp_path: Path, records: Records) -> N
             part_of(records, rows_asked)
     with pytest.raises(InputError, match=r"rows must be in \[0, 23\)"):
         part_of(records, [23])
-    with pytest.raises(InputError, match="sampler must be over the 23 rows of the part"):
-        Loader(records, part_of(records), Shuffled(COUNT + 1, 4))
     with pytest.raises(InputError, match="workers"):
-        Loader(records, part_of(records), Shuffled(COUNT, 4), workers=-1)
+        batches(records, [], -1)
 
 
 def test_classes_are_the_names_in_order(records: Records) -> None:
@@ -143,13 +105,9 @@ def test_real_faces(data_folder: Path, tmp_path: Path) -> None:
 
     convert(data_folder / "celebrity-faces" / "aligned_112.zip", tmp_path / "faces")
     records = Records(tmp_path / "faces")
-    part = part_of(records)
-    loader = Loader(records, part, Balanced(part.labels, 32, 4, 0), augment=Augment(0.5, 4), workers=2)
-    batches = [batch for _, batch in zip(range(6), loader.epoch(0), strict=False)]
-    assert all(batch.pixels.shape == (128, 3, 112, 112) for batch in batches)
-    plain = Loader(records, part, Balanced(part.labels, 32, 4, 0), workers=0)
-    batch = next(plain.epoch(0))
-    assert torch.equal(batch.rows, batches[0].rows)
-    images = [decode(image) for image in records.images(batch.rows.numpy())]
-    assert np.array_equal(batch.pixels.permute(0, 2, 3, 1).numpy(), np.stack(images))
+    rows = np.random.default_rng(0).permutation(len(records))[:128]
+    (batch,) = batches(records, [rows], 2)
+    images = [decode(image) for image in records.images(rows)]
+    assert batch.shape == (128, 3, 112, 112)
+    assert np.array_equal(batch.permute(0, 2, 3, 1).numpy(), np.stack(images))
     assert encoded(images[0])

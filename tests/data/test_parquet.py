@@ -69,7 +69,7 @@ def test_parquet_without_images(tmp_path: Path) -> None:
 
 def test_parquet_with_landmarks_of_another_number(tmp_path: Path) -> None:
     path = tmp_path / "set.parquet"
-    pq.write_table(pa.table({"image": [png()], "label": ["x"], "landmarks": [[1.0, 2.0]]}), path)
+    pq.write_table(pa.table({"image": [png()], "label": ["ann"], "landmarks": [[1.0, 2.0]]}), path)
     assert split(path)[1] == {"set-00000000": "its landmarks must be ten numbers; got 2"}
 
 
@@ -140,7 +140,7 @@ def test_one_odd_parquet_cell_leaves_out_its_row(tmp_path: Path, column: str, va
 def test_parquet_pages_do_not_fill_the_memory(tmp_path: Path, dictionary: bool) -> None:
     path = tmp_path / "x.parquet"
     image = png() + bytes(2**22)
-    table = pa.table({"image": [image] * 256, "label": [f"{n}" for n in range(256)]})
+    table = pa.table({"image": [image] * 256, "id": [f"{n}" for n in range(256)], "label": ["ann"] * 256})
     pq.write_table(table, path, compression="zstd", use_dictionary=dictionary)
     limits.set_most_unpacked("32M")
     try:

@@ -300,6 +300,13 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda top: put(top / "s", {"dataset_dict.json": b'{"splits": ["../../etc"]}'}),
         "dataset_dict.json must say how a data set was saved",
     ),
+    "splits that lead up": (
+        lambda top: (
+            arrow(top / "secret.arrow", table()),
+            put(top / "s", {"dataset_dict.json": b'{"splits": [".."]}'}),
+        )[1],
+        "dataset_dict.json must say how a data set was saved",
+    ),
     "classes that training does not have": (
         lambda top: {
             "path": put(top / "photos", TREE),
@@ -367,6 +374,37 @@ def test_an_index_is_made_again_when_a_file_changes_or_the_cache_is_damaged(tmp_
     assert index_of(path, SourceOptions()).identities.tolist() == ["cat"]
     with pytest.raises(InputError, match="has changed since it was indexed: start again"):
         old.images([COUNT - 1])
+
+
+def test_an_index_notices_images_elsewhere_and_the_list_of_a_rec(tmp_path: Path, cache: Path) -> None:
+    names = [f"{name}.png" for name in NAMES]
+    put(tmp_path, dict(zip(names[1:], IMAGES[1:], strict=True)))
+    path = arrow(tmp_path / "x.arrow", pa.table({"image": names, "label": CLASSES}))
+    assert index_of(path, SourceOptions()).ids.tolist() == names[1:]
+    put(tmp_path, {names[0]: IMAGES[0]})
+    assert index_of(path, SourceOptions()).ids.tolist() == names
+    put(tmp_path, {names[3]: png(3, 40, 40)})  # longer than it was
+    assert index_of(path, SourceOptions()).images([3]) == [png(3, 40, 40)]
+    assert not cache.exists()
+    (tmp_path / "rec").mkdir()
+    path = face_rec(tmp_path / "rec", IMAGES, [0] * 12 + [1] * 12)
+    assert index_of(path, SourceOptions()).ids[0] == "1"
+    listed(path.with_suffix(".lst"), ["1\t0\tcat/00.png"], "2\t0\tcat/01.png")
+    assert index_of(path, SourceOptions()).ids[0] == "cat/00.png"
+
+
+def test_two_folders_of_many_images_are_read_with_few_open_files(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    for part in ("train", "test"):
+        put(tmp_path / part, {f"{number:03}.png": IMAGES[0] for number in range(130)})
+    both = [index_of(tmp_path / part, SourceOptions()) for part in ("train", "test")]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = len(os.listdir("/proc/self/fd" if Path("/proc/self/fd").is_dir() else "/dev/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 210, limits[1]))
+    try:
+        assert all(index.images(range(130)) == [IMAGES[0]] * 130 for index in both)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def damaged(number: int) -> bytes:
@@ -463,3 +501,12 @@ def test_the_command_shows_what_is_read(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, [*arguments, "--label-column", "species"]).output
     assert "22 training and 2 test images" in shown
     assert "training images by class: cat 11, dog 11\n" in shown
+
+
+def test_offsets_that_do_not_fill_their_buffer(tmp_path: Path) -> None:
+    path = arrow(tmp_path / "x.arrow", pa.table({"image": IMAGES[:3], "label": CLASSES[:3]}))
+    data = path.read_bytes()
+    length = (16).to_bytes(8, "little")  # of the buffer of four offsets, in the header of the batch
+    path.write_bytes(data.replace(length, (17).to_bytes(8, "little"), 1))
+    assert path.read_bytes() != data
+    assert index_of(path, SourceOptions()).images([0, 1, 2]) == IMAGES[:3]

@@ -26,6 +26,7 @@ from angulus.models import artifact
 from angulus.models.classifier import Classifier
 from angulus.training.compatible import OldClasses, class_vectors, influence
 from angulus.training.signals import Interrupted
+from angulus.training.state import _restore_compatible
 
 NET = ["backbone.name=lenet++", "training.epochs=1", "training.optimizer.lr=0.01"]  # without batch norm
 
@@ -124,7 +125,8 @@ def test_other_sizes_and_missing_models_are_refused_before_anything_is_written(o
 
 def test_a_run_keeps_its_draws_records_the_old_model_and_pulls_the_features_to_it(old: Path, tmp_path: Path) -> None:
     recipes = [tiny.validated(*NET), tiny.validated(*NET, f"compatible_with={old}")]
-    free, bound = (build.job(each, tiny.splits()) for each in recipes)
+    (free, after), (bound, drawn) = ((build.job(each, tiny.splits()), torch.get_rng_state()) for each in recipes)
+    assert torch.equal(after, drawn)  # dropout draws the same
     assert tiny.differences(free.backbone.state_dict(), bound.backbone.state_dict()) == []
     assert torch.equal(free.head.weight, bound.head.weight) and bound.compatible is not None
     models = []
@@ -155,7 +157,7 @@ def test_a_stopped_run_resumes_to_the_same_weights_and_refuses_another_old_model
     train(tmp_path / "stopped", resume=True)
     found, expected = (tiny.outcome(tmp_path / name) for name in ("stopped", "whole"))
     assert tiny.differences(found["checkpoint"], expected["checkpoint"]) == []
-    assert found["checkpoint"]["compatible"]["objective"]["objective.negatives.t"] > 0  # the running figure was kept
+    assert found["checkpoint"]["compatible"]["objective"]["negatives.t"] > 0  # the running figure was kept
     results = (tmp_path / "whole" / "results.json").read_text()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "old_classes", None)  # an ended run is read without the old model
@@ -174,6 +176,16 @@ def test_a_stopped_run_resumes_to_the_same_weights_and_refuses_another_old_model
     finally:
         for name, data in kept.items():
             (old / name).write_bytes(data)
+
+
+def test_a_checkpoint_holds_no_classes_of_one_rank(tmp_path: Path) -> None:
+    heads = [angulus.ShardedHead(3, 4, influence(losses.curricularface())) for _ in range(2)]
+    for rank, head in enumerate(heads):
+        head.ranks, head.classes = Ranks(rank, 2), range(2 * rank, 2 * rank + 2)
+    first, other = (OldClasses(head, 1.0, "f" * 16) for head in heads)
+    first.head.objective.negatives.t.fill_(0.25)
+    _restore_compatible(tmp_path, other, first.state())
+    assert float(other.head.objective.negatives.t) == 0.25
 
 
 def test_micro_batches_give_the_gradient_of_the_whole_batch(old: Path, tmp_path: Path) -> None:

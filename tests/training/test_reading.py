@@ -26,6 +26,7 @@ from angulus.distributed.runtime import Ranks
 from angulus.experiments import build
 from angulus.experiments.run import run
 from angulus.training.batches import epoch_batches, rank_rows, remaining_batches, steps_per_epoch
+from angulus.training.reading import Unreadable, listed_names
 from angulus.training.settings import Training
 
 CLASSES, EACH = 3, 20
@@ -119,6 +120,39 @@ def test_too_many_unreadable_images_stop_a_training_that_can_go_on(
     assert resumed["left_out"]["images"] == 3 == len((run_folder / LEFT_OUT).read_text().splitlines())
     with pytest.raises(InputError, match=r"row [0-2] of .* must be a whole PNG"):
         trained(photos, tmp_path / "strict", "data.on_error=stop")
+
+
+def test_too_many_unreadable_images_to_test_on_give_no_results(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "FEWEST_BAD", 0)
+    for number in (9, 19):  # the images that are held out
+        damage(photos / "class-0" / f"{number:02}.png")
+    sentence = r"at most 0 of the 6 images .*may be unreadable; got 2, class-0/09.png first"
+    with pytest.warns(UserWarning, match="09.png cannot be read"), pytest.raises(InputError, match=sentence):
+        trained(photos, tmp_path / "run")
+    assert not (tmp_path / "run" / "results.json").exists()
+    resumed = trained(photos, tmp_path / "run", "data.most_bad=0.5", resume=True)
+    assert resumed["left_out"]["images"] == 2
+
+
+def test_processes_list_an_image_once_and_count_those_of_all(photos: Path, tmp_path: Path) -> None:
+    images = load("files", path=photos, most_bad=0.2).train
+    limit = images.pixels.limit  # type: ignore[union-attr]
+    left_out = '{"where": "class-2/19.png", "reason": "gone", "image": true}\n'
+    (tmp_path / LEFT_OUT).write_text(left_out)  # before the training
+    lists = [Unreadable(tmp_path, images) for _ in range(2)]
+    for row in range(limit + 1):
+        refused = [each.add({row: "torn"}) for each in (lists[row % 2], lists[1 - row % 2])]
+        assert [error is None for error in refused] == [row < limit] * 2
+    assert "got 11" in str(refused[0]) and limit == 10
+    assert (tmp_path / LEFT_OUT).read_text().count("\n") == limit + 2
+    assert len(listed_names(tmp_path)) == limit + 2
+
+
+def test_a_list_that_was_cut_short_is_read(tmp_path: Path) -> None:
+    (tmp_path / LEFT_OUT).write_text('{"where": "a.png", "reason": "gone"}\n{"where": "b.p')
+    assert listed_names(tmp_path) == {"a.png"}
 
 
 # samplers

@@ -1,4 +1,4 @@
-"""Batches from records: read and decoded by worker processes, augmented on the device, the same after a resume."""
+"""Images of a data set, decoded when they are needed, in this process or by workers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.data import decode
-from angulus.data.augment import Augment
 from angulus.data.resize import Resize
-from angulus.data.sampler import Sampler
 from angulus.data.sets.images import read
 
 FEWEST_BAD = 10  # images that may be unreadable in a set of any size
@@ -142,11 +140,11 @@ class DecodedPixels:
         self.bad |= bad
         return torch.from_numpy(pixels).permute(0, 3, 1, 2), bad
 
-    def refuse_many(self) -> None:
-        """Refuse to go on with more unreadable images than `limit`."""
-        if self.limit is not None and len(self.bad) > self.limit:
+    def refuse_many(self, count: int) -> None:
+        """Refuse to go on with more unreadable images than `limit`; `count` are those of all processes."""
+        if self.limit is not None and count > self.limit:
             first = next((self.name_of(row), reason) for row, reason in self.bad.items())
-            raise too_many(self._images.where, len(self.bad), len(self), self.limit, first)
+            raise too_many(self._images.where, count, len(self), self.limit, first)
 
     def name_of(self, row: int) -> str:
         """The name of a row of the records."""
@@ -200,15 +198,6 @@ class DecodedPixels:
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """One step's images on the device."""
-
-    pixels: Tensor  # uint8 [B, 3, height, width], RGB; the contract scales them
-    labels: Tensor  # int64 [B]
-    rows: Tensor  # int64 [B], the rows of the records
-
-
-@dataclass(frozen=True, eq=False)
 class Part:
     """The rows to train on."""
 
@@ -245,59 +234,6 @@ def part_of(records: Identified, rows: ArrayLike | None = None, size: tuple[int,
         raise InputError(f"{rule}; {str(records.ids[odd])!r} (row {odd}) is one of the fewest; {way}")
     names, labels = np.unique(identities, return_inverse=True)
     return Part(chosen.astype(np.int64), labels.astype(np.int64), names, (int(sizes[0, 0]), int(sizes[0, 1])))
-
-
-class Loader:
-    """Batches of an epoch from any step on; they depend only on seed, epoch, step and rank.
-
-    Workers start with the first epoch and stay. Each reads its own batches by row and decodes them.
-    """
-
-    def __init__(
-        self,
-        images: Encoded,
-        part: Part,
-        sampler: Sampler,
-        *,
-        augment: Augment | None = None,
-        workers: int = 2,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        """Prepare the workers; nothing is read yet.
-
-        Args:
-            sampler: over the positions 0 ... N − 1 of `part`.
-            augment: applied on the device, in batches; None: nothing.
-            workers: processes that read and decode; 0: this process does.
-        """
-        if any(int(batch.max()) >= len(part.rows) for batch in sampler.batches(0)):
-            raise InputError(f"sampler must be over the {len(part.rows)} rows of the part; it goes beyond them")
-        self._part, self._sampler, self._augment = part, sampler, augment
-        self._device = torch.device(device)
-        self._batches: list[NDArray[np.int64]] = []  # the epoch's, from which the workers get theirs
-        pixels = DecodedPixels(images, part.rows, part.size, threads=1)
-        self._loader = data_loader(pixels, self._batches, workers, pin=self._device.type == "cuda", stay=True)
-
-    @property
-    def steps(self) -> int:
-        """Steps per epoch."""
-        return self._sampler.steps
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, from step `start` on; InputError names the row of an image that cannot be used."""
-        batches = self._sampler.batches(epoch, start)
-        self._batches[:] = batches
-        decoded = (pixels for pixels, _ in read_batches(self._loader))
-        for step, (positions, pixels) in enumerate(zip(batches, decoded, strict=True), start):
-            pixels = pixels.to(self._device, non_blocking=True)
-            if self._augment is not None:
-                pixels = self._augment(pixels, self._generator(epoch, step))
-            labels, rows = (torch.from_numpy(values[positions]) for values in (self._part.labels, self._part.rows))
-            yield Batch(pixels, labels.to(self._device, non_blocking=True), rows)
-
-    def _generator(self, epoch: int, step: int) -> torch.Generator:
-        sequence = np.random.SeedSequence((self._sampler.seed, epoch, step, self._sampler.rank))
-        return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
 def data_loader(pixels: Any, batches: Iterable[Any], workers: int, *, pin: bool, stay: bool = False) -> DataLoader[Any]:

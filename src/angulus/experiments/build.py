@@ -166,13 +166,13 @@ def old_classes(recipe: Recipe, images: Splits, ranks: Ranks, device: torch.devi
         compatible.refuse_other(old, recipe.backbone.embedding_size, asked.model)
         return old
 
-    old = ranks.run_on_all(load)
-    with torch.random.fork_rng(devices=[]), ranks.raise_on_all():  # the training draws what it would without
-        settings = dataclasses.replace(recipe.head, sampling=None, init="normal", update_in_backward=False)
-        objective = compatible.influence(recipe.objective)
-        head = _head(dataclasses.replace(recipe, objective=objective, head=settings), images, ranks)
-        train = images.train
-        vectors = compatible.class_vectors(old, train, recipe.input, asked.classes, ranks, device, asked.model)
+    settings = dataclasses.replace(recipe.head, sampling=None, init="normal", update_in_backward=False)
+    objective, train = compatible.influence(recipe.objective), images.train
+    with torch.random.fork_rng(devices=[]):  # the training draws what it would without
+        old = ranks.run_on_all(load)
+        with ranks.raise_on_all():
+            head = _head(dataclasses.replace(recipe, objective=objective, head=settings), images, ranks)
+            vectors = compatible.class_vectors(old, train, recipe.input, asked.classes, ranks, device, asked.model)
     return compatible.OldClasses.of(head, vectors, asked.weight, old.fingerprint)
 
 

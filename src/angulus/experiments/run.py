@@ -113,6 +113,8 @@ def run(
         for path in snapshots.values():
             load_snapshot(path, job)
             classified[path] = _classify(job, used.test, recipe, path, config, saved)
+        for images in (used.test, *([] if held_out is None else [held_out])):
+            reading.note_test(folder, images, ranks)
 
         # Measure benchmarks, on rank 0 alone: they take longer than the others should wait
         if ranks.rank > 0:
@@ -136,8 +138,6 @@ def run(
             },
             "environment": environment.describe(job.device),
         }
-        for images in (used.test, held_out):
-            reading.note_test(folder, images)
         if left_out := reading.listed_names(folder):
             results["left_out"] = {"images": len(left_out), "list": LEFT_OUT}
         if progress.findings:

@@ -14,7 +14,7 @@ from angulus.core.contract import Contract
 from angulus.data.sets.images import Images
 from angulus.distributed.collectives import total
 from angulus.distributed.runtime import Ranks
-from angulus.heads.saving import ROWS, Head
+from angulus.heads.saving import Head
 from angulus.heads.sharded import ShardedHead
 from angulus.losses.objective import Objective
 from angulus.models.artifact import Model
@@ -52,8 +52,7 @@ class OldClasses:
 
     def state(self) -> dict[str, object]:
         """For a checkpoint: which model it is, and what its objective counts or keeps, as on every rank."""
-        own = self.head.state_dict()
-        return {"model": self.model, "objective": {name: own[name] for name in own if name not in ROWS}}
+        return {"model": self.model, "objective": self.head.objective.state_dict()}
 
 
 def influence(objective: Objective) -> Objective:

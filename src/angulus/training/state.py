@@ -153,7 +153,7 @@ def _restore_compatible(folder: Path, compatible: OldClasses, state: Mapping[str
             f"{folder / CHECKPOINT} was made compatible with the model of fingerprint {state.get('model')}, and "
             f"compatible_with names that of {compatible.model}; give the former back, or choose another --out"
         )
-    load_module(compatible.head, compatible.head.state_dict() | state["objective"], "old head")
+    load_module(compatible.head.objective, state["objective"], "old head")
 
 
 def _restore_ema(folder: Path, job: Job, state: Mapping[str, Any], ema: Ema) -> None:

@@ -16,7 +16,7 @@ from angulus.core.checks import InputError
 Range = tuple[str, int, int]  # a blob's name, first byte, number of bytes
 Fill = Callable[[BinaryIO], object]
 
-_OPEN_FILES = 512  # in addition to what else a process has open; systems allow 1,024 or more
+_OPEN_FILES = 100  # of one folder; a system may allow a process 256 in all, and it trains and tests on two folders
 
 
 class Blobs(Protocol):

@@ -161,10 +161,10 @@ def _index(source: Path, options: SourceOptions, share: float | None) -> Index:
 def _as(part: Part, tested: Index, resize: Resize | None) -> Part:
     """The test images as a part with the classes and the size of the training images."""
     own = part_of(tested, size=None if resize is None else part.size)
-    unknown = next((name for name in own.names.tolist() if name not in set(part.names.tolist())), None)
-    if unknown is not None:
-        rule = f"images to test on must be of the classes of the training images; {tested.where} has {unknown!r}"
-        raise InputError(f"{rule}{checks.nearest(unknown, part.names.tolist())}")
+    unknown = np.setdiff1d(own.names, part.names).tolist()
+    if unknown:
+        rule = f"images to test on must be of the classes of the training images; {tested.where} has {unknown[0]!r}"
+        raise InputError(f"{rule}{checks.nearest(unknown[0], part.names.tolist())}")
     if own.size != part.size:
         way = "set data.size to bring all to one"
         raise InputError(

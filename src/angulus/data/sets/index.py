@@ -22,7 +22,7 @@ from angulus.data import decode
 from angulus.data.records import Row
 from angulus.data.records.blobs import LocalBlobs
 from angulus.data.sets.download import search_folders
-from angulus.data.sources import LeftOut, Remark, SourceOptions, kind_of, read_source
+from angulus.data.sources import LeftOut, Remark, SourceOptions, kind_of, read_source, recordio
 from angulus.data.sources.kinds import files_of
 
 PACKED_BYTES = 2 * 2**30  # of images in packed files, which stay in memory
@@ -78,14 +78,15 @@ def index_of(path: Path, options: SourceOptions) -> Index:
     """Index a source; of files with many images (tars, Arrow, RecordIO) the index is kept in the cache.
 
     The cache is $XDG_CACHE_HOME/angulus/index (~/.cache by default). An index is used again if path, size and time of
-    change of every file are the same. It holds the names and identities of the images, and no image.
+    change of every file are the same. It holds the names and identities of the images, and no image. That of an Arrow
+    file that names images elsewhere is not kept, since those may change, go and come.
     """
     kind = kind_of(path)
     kept = _kept(path, kind, options)
     if kept is not None and (stored := _load(kept, path)) is not None:
         return stored
     index = _read(path, kind, options)
-    if kept is not None and not index.packed:
+    if kept is not None and _holds_all(index, path, kind):
         with contextlib.suppress(OSError, InputError):  # a cache that cannot be written costs only time
             _save(kept, index)
     return index
@@ -131,13 +132,22 @@ def _kept(path: Path, kind: str, options: SourceOptions) -> Path | None:
     if kind not in ("tar", "arrow", "rec"):
         return None
     try:
-        states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files_of(path, kind)]
+        found = files_of(path, kind)
+        found += [other for file in found if kind == "rec" for other in recordio.companions(file)]
+        states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in found]
     except OSError:
         return None
     text = json.dumps(
         [VERSION, kind, str(path.resolve()), repr(options), os.environ.get("ANGULUS_READ_DAMAGED"), states]
     )
     return search_folders("index")[-1] / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz"
+
+
+def _holds_all(index: Index, path: Path, kind: str) -> bool:
+    """Whether all images lie in the files of a source, unpacked; one that an Arrow file lacks may lie elsewhere."""
+    if index.packed or (kind == "arrow" and any(item.image for item in index.left_out)):
+        return False
+    return set(index.paths) <= {str(file.resolve()) for file in files_of(path, kind)}
 
 
 def _save(kept: Path, index: Index) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from angulus.core import limits
@@ -61,10 +62,10 @@ class ArrowTable:
             return None
         _, ends, data = values.buffers()
         first = 0 if data is None else data.address - self._start
-        if data is None or not 0 <= first <= first + data.size <= self._map.size():
+        if ends is None or data is None or not 0 <= first <= first + data.size <= self._map.size():
             return None
         size = 8 if pa.types.is_large_binary(values.type) else 4
-        offsets = memoryview(ends).cast("B").cast("q" if size == 8 else "i")[values.offset :]
+        offsets = np.frombuffer(ends, f"i{size}", len(values) + 1, values.offset * size).tolist()
         return lambda row: Place(self.path, first + offsets[row], offsets[row + 1] - offsets[row])
 
     def __enter__(self) -> ArrowTable:

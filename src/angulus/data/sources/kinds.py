@@ -96,7 +96,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         content = limits.parse_json(path.read_bytes(), path.name)
         names = content.get("splits", [])
-        if not isinstance(names, list) or not all(isinstance(n, str) and re.fullmatch(r"[\w.-]+", n) for n in names):
+        if not isinstance(names, list) or not all(isinstance(n, str) and re.fullmatch(r"\w[\w.-]*", n) for n in names):
             raise ValueError("its splits must be names of folders")
     except (OSError, ValueError, AttributeError) as error:
         why = checks.one_line(error)

@@ -192,6 +192,12 @@ def _keys(path: Path) -> dict[int, int] | None:
     return keys
 
 
+def companions(path: Path) -> list[Path]:
+    """The files next to a `.rec` that are read with it."""
+    near = (path.with_suffix(".idx"), path.with_suffix(".lst"), path.with_name("property"))
+    return [file for file in near if file.is_file()]
+
+
 def _check_counts(
     path: Path, keys: dict[int, int] | None, met: set[int], end: int | None, count: int, identities: int
 ) -> Iterator[Item]:
