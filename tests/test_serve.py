@@ -271,17 +271,24 @@ def test_a_full_queue_is_said_and_the_rest_is_computed_in_batches(service: Servi
 
 
 def test_one_failure_in_a_batch_reaches_those_who_wait_for_it_and_no_later_one() -> None:
+    class Panic(BaseException):  # as those of Rust code are
+        pass
+
     def invert(items: list[int]) -> list[float]:
+        if items[0] < 0:
+            raise Panic("damaged files")
         return [1 / item for item in items]
 
     async def ask() -> list[Any]:
         batches = Batches(invert, 4, lambda size: None)
         async with batches.running():
             first = await asyncio.gather(batches.ask(0), return_exceptions=True)
-            return [*first, await batches.ask(2)]
+            second = await asyncio.gather(batches.ask(-1), return_exceptions=True)
+            return [*first, *second, await asyncio.wait_for(batches.ask(2), 20)]
 
-    failed, later = asyncio.run(ask())
+    failed, panicked, later = asyncio.run(ask())
     assert isinstance(failed, ZeroDivisionError) and later == 0.5
+    assert isinstance(panicked, RuntimeError) and str(panicked) == "Panic: damaged files"
 
 
 def test_the_page_and_the_schema_need_no_network(client: Any) -> None:
@@ -402,33 +409,47 @@ def test_a_real_server_drains_and_closes_slow_bodies(folder: Path) -> None:
         assert server.wait(timeout=20) == 0
 
 
+async def answer_to_a_body_that_does_not_come(guard: Any) -> list[Any]:
+    sent: list[Any] = []
+    parts = iter([{"type": "http.request", "body": b"x", "more_body": True}])
+
+    async def receive() -> Any:
+        for part in parts:
+            return part
+        await asyncio.sleep(60)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"image/png"), (b"content-length", b"100")]
+    scope = {"type": "http", "method": "POST", "path": "/embed", "raw_path": b"/embed", "query_string": b""}
+    await guard({**scope, "headers": headers, "client": ("x", 1), "server": ("x", 1), "scheme": "http"}, receive, send)
+    return sent
+
+
 def test_a_body_that_does_not_come_is_given_up(service: Service) -> None:
-    guard = create_app(service, Limits(body_s=0.1))
-
-    async def ask() -> list[Any]:
-        sent: list[Any] = []
-        parts = iter([{"type": "http.request", "body": b"x", "more_body": True}])
-
-        async def receive() -> Any:
-            for part in parts:
-                return part
-            await asyncio.sleep(60)
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        headers = [(b"content-type", b"image/png"), (b"content-length", b"100")]
-        scope = {"type": "http", "method": "POST", "path": "/embed", "raw_path": b"/embed", "query_string": b""}
-        await guard(
-            {**scope, "headers": headers, "client": ("x", 1), "server": ("x", 1), "scheme": "http"}, receive, send
-        )
-        return sent
-
-    start, body = asyncio.run(ask())
+    start, body = asyncio.run(answer_to_a_body_that_does_not_come(create_app(service, Limits(body_s=0.1))))
     assert (
         start["status"] == 408
         and "the body must arrive within 0.1 s; got 1 bytes of it" in json.loads(body["body"])["error"]
     )
+
+
+def test_requests_without_the_key_take_no_place_in_the_queue(service: Service) -> None:
+    guard = create_app(service, Limits(waiting=2), KEY)
+
+    async def ask() -> int:
+        refused = [asyncio.create_task(answer_to_a_body_that_does_not_come(guard)) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        transport = httpx.ASGITransport(app=guard)
+        async with httpx.AsyncClient(transport=transport) as client:
+            status = (await client.get("http://test/metrics", headers={"Authorization": f"Bearer {KEY}"})).status_code
+        assert not any(task.done() for task in refused)
+        for task in refused:
+            task.cancel()
+        return status
+
+    assert asyncio.run(ask()) == 200
 
 
 def test_a_gallery_that_cannot_be_read_is_the_servers_fault(service: Service) -> None:

@@ -78,20 +78,23 @@ class Guard:
                 status = message["status"]
             await send(message)
 
-        self._working += 1
-        self.meters.working.set(self._working)
+        refusal = self._refusal(scope)
+        taken = int(refusal is None)  # refused requests take no place of those with the key
+        self._count(taken)
         try:
-            refusal = self._refusal(scope)
             if refusal is None:
                 await self.app(scope, self._bounded(receive), watched)
             else:
                 await self._drain(scope, receive)
                 await refusal(scope, receive, watched)
         finally:
-            self._working -= 1
-            self.meters.working.set(self._working)
+            self._count(-taken)
             self.meters.requests.labels(path, str(status)).inc()
             self.meters.seconds.labels(path).observe(time.perf_counter() - began)
+
+    def _count(self, more: int) -> None:
+        self._working += more
+        self.meters.working.set(self._working)
 
     def _refusal(self, scope: Message) -> JSONResponse | None:
         """The answer to a request that is not let in."""
@@ -105,7 +108,7 @@ class Guard:
         if wait_s > 0:
             rule = f"one client may send {self.limits.rate:g} requests per second"
             return refuse(429, f"{rule}; wait {wait_s:.0f} s", {"Retry-After": f"{wait_s:.0f}"})
-        if self._working > self.limits.waiting:
+        if self._working >= self.limits.waiting:
             fault = f"{self.limits.waiting} requests are in work already"
             return refuse(503, f"{fault}; send this one again in a second", {"Retry-After": "1"})
         length = headers.get(b"content-length", b"0")
