@@ -217,7 +217,7 @@ class Model(nn.Module):
             images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             features = self.backbone(images)
-        size = self.config.embedding_size
+        size = self.dimensions or self.config.embedding_size
         if not isinstance(features, Tensor) or features.shape != (len(images), size):
             got = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
             rule = f"the backbone must return a tensor of features [{len(images)}, {size}] for {len(images)} image(s)"
