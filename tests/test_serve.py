@@ -27,11 +27,13 @@ from typer.testing import CliRunner
 
 from angulus import InputError
 from angulus.cli.main import app as command_line
+from angulus.cli.serve import _service
 from angulus.core.contract import Contract
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.protocols.calibration import Calibration, Rate
 from angulus.models import artifact
 from angulus.models.artifact import Config
+from angulus.models.inputs import pixels_of
 from angulus.models.photos import read_crop_or_photo
 from angulus.models.verify import verify
 from angulus.search import open_gallery
@@ -188,7 +190,8 @@ def test_wrong_requests_end_in_a_sentence(client: Any, service: Service) -> None
     assert "multipart" in sentence(sent(client, "/embed", b"{}", "application/json"), 415)
     for path in ("/search?top=0", "/search?top=1000", "/search?top=x", "/search?threshold=nan", "/search?threshold=2"):
         assert "got " in sentence(sent(client, path, png(1)), 422)
-    sentence(client.get("/nothing"), 404)
+    for path in ("/nothing", "/health/"):
+        sentence(client.get(path), 404)
     sentence(client.get("/embed"), 405)
     service.gallery = None
     assert "no gallery" in sentence(sent(client, "/search", png(1)), 404)
@@ -456,6 +459,31 @@ def test_a_gallery_that_cannot_be_read_is_the_servers_fault(service: Service) ->
     service.gallery = open_gallery("no/such/place")
     with pytest.raises(UnavailableError, match="there is no gallery"):
         service.search([(np.ones(D, np.float32), 3)])
+
+
+def test_a_gallery_of_a_compatible_model_and_of_first_numbers_is_served(folder: Path, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="not for its first 4 numbers"):
+        old = artifact.load(folder / "model").with_dimensions(4)
+    pixels = torch.stack([pixels_of(png(number), old.config, "image") for number in range(4)])
+    people = Embeddings(
+        old.embed(pixels).numpy(), np.array(list("abcd")), labels=np.array(list("ABCD")), models=np.full(4, old.name)
+    )
+    open_gallery(tmp_path / "g").add(people)
+    torch.manual_seed(0)
+    network = CONFIG.build()
+    with torch.no_grad():
+        next(network.parameters()).mul_(1.01)
+    config = replace(CONFIG, compatible_with=(old.fingerprint,))
+    artifact.save(config, network, tmp_path / "new")
+    with pytest.warns(UserWarning, match="not for its first 4 numbers"):
+        service = _service(str(tmp_path / "g"), tmp_path / "new", None, 0.5, 1000)
+    assert service.model.name == f"{service.model.fingerprint}-sum-4" and service.model.fingerprint != old.fingerprint
+    with TestClient(create_app(service)) as client:
+        answer = sent(client, "/search", png(2)).json()
+    assert (answer["decision"], answer["name"], answer["model"]) == ("match", "C", service.model.name)
+    artifact.save(replace(config, embedding_size=3), replace(CONFIG, embedding_size=3).build(), tmp_path / "small")
+    with pytest.raises(InputError, match="dimensions must be"):
+        _service(str(tmp_path / "g"), tmp_path / "small", None, 0.5, 1000)
 
 
 def test_a_photo_is_aligned_and_a_crop_is_not(folder: Path) -> None:

@@ -75,7 +75,11 @@ def test_the_orthogonal_map_is_scipys_and_finds_a_planted_rotation() -> None:
     np.testing.assert_allclose(expected, turn(), atol=0.05)
     mapped = mapping.of(old)
     assert mapped.model == mapping.name and fit(old, pick(shuffled, np.arange(len(shuffled)))).name == mapping.name
-    assert fit(old, made(4, NEW_NAME)).name != mapping.name and comparable(NEW_NAME, mapping.name) and mapped.ids.tolist() == old.ids.tolist()
+    assert (
+        fit(old, made(4, NEW_NAME)).name != mapping.name
+        and comparable(NEW_NAME, mapping.name)
+        and mapped.ids.tolist() == old.ids.tolist()
+    )
 
 
 def test_vectors_of_another_size_are_mapped_with_their_angles() -> None:
@@ -374,7 +378,7 @@ def test_a_gallery_is_mapped_and_answers_the_new_model_alone(home: Path) -> None
     assert "24 mapped" in run(home, f"{again} @mapped")[1]  # as after a stop
     chained = angulus.load(home / "new")  # compatible with the target of the map, which each query would refuse
     chained.config = replace(chained.config, compatible_with=(free.fingerprint,))
-    with pytest.raises(InputError, match="mapped to the model .* give the model that made the gallery"):
+    with pytest.raises(InputError, match=r"mapped to the model .* give the model that made the gallery"):
         as_gallery(chained, gallery)
 
 

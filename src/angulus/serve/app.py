@@ -94,7 +94,8 @@ def create_app(service: Service, limits: Limits | None = None, key: str | None =
         async with embed.running(), search.running():
             yield
 
-    app = FastAPI(title="Angulus", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    unused: dict[str, Any] = {"docs_url": None, "redoc_url": None, "redirect_slashes": False}
+    app = FastAPI(title="Angulus", version=__version__, lifespan=lifespan, **unused)
     _answer_errors(app)
 
     async def features_of(images: list[tuple[str, bytes]]) -> tuple[list[Any], list[float], list[str]]:
