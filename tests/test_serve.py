@@ -227,6 +227,22 @@ def test_the_key_is_asked_for(service: Service) -> None:
         assert locked.post("/embed", content=png(1), headers=headers).status_code == 200
 
 
+def test_without_a_key_no_web_page_can_read_answers(service: Service) -> None:
+    with TestClient(create_app(service, addresses_only=True)) as client:
+        for host, status in (
+            ("localhost", 200),
+            ("127.0.0.1:8000", 200),
+            ("[::1]:8000", 200),
+            ("evil.example:8000", 403),
+            ("127.0.0.1.evil.example", 403),
+            ("localhost@evil.example", 403),
+            ("[", 403),
+            ("", 403),
+        ):
+            assert client.get("/health", headers={"Host": host}).status_code == status, host
+        assert "IP addresses only" in sentence(client.get("/metrics"), 403)
+
+
 def test_one_client_cannot_ask_too_often(service: Service) -> None:
     with TestClient(create_app(service, Limits(rate=2))) as client:
         answers = [client.get("/metrics") for _ in range(6)]
@@ -396,7 +412,7 @@ def test_a_real_server_drains_and_closes_slow_bodies(folder: Path) -> None:
             refused = httpx.post(url, content=content, headers=headers, timeout=60)
             assert "at most 10,485,760 bytes" in sentence(refused, 413)
         data = png(2)
-        head = f"POST /search HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(data)}\r\n\r\n"
+        head = f"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: {len(data)}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", port)) as slow:
             slow.sendall(head.encode() + data[:100])
             time.sleep(0.3)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.exceptions import HTTPException
@@ -57,10 +59,16 @@ class Meters:
 
 
 class Guard:
-    """Wraps an ASGI application; refusals are JSON with one sentence."""
+    """Wraps an ASGI application; refusals are JSON with one sentence.
 
-    def __init__(self, app: Any, limits: Limits, key: str | None, meters: Meters) -> None:
-        self.app, self.limits, self.meters = app, limits, meters
+    With `addresses_only`, a request must name the server by an IP address or as localhost: the name of a web page that
+    a browser on this machine shows can be made to lead here (DNS rebinding), and its scripts would read the answers.
+    """
+
+    def __init__(
+        self, app: Any, limits: Limits, key: str | None, meters: Meters, *, addresses_only: bool = False
+    ) -> None:
+        self.app, self.limits, self.meters, self.addresses_only = app, limits, meters, addresses_only
         self._key = None if key is None else key.encode()
         self._clients: OrderedDict[str, tuple[float, float]] = OrderedDict()  # address: tokens, when counted
         self._working = 0
@@ -98,9 +106,12 @@ class Guard:
 
     def _refusal(self, scope: Message) -> JSONResponse | None:
         """The answer to a request that is not let in."""
+        headers = dict(scope["headers"])
+        if self.addresses_only and not _is_address(headers.get(b"host", b"localhost")):
+            rule = "without a key, this server answers to localhost and IP addresses only"
+            return refuse(403, f"{rule}; call it by one of them, or start it with a key")
         if scope["path"] in OPEN:
             return None
-        headers = dict(scope["headers"])
         if not self._has_key(headers):
             way = "send the header Authorization: Bearer KEY"
             return refuse(401, f"this server needs its key; {way}", {"WWW-Authenticate": "Bearer"})
@@ -178,3 +189,12 @@ class Guard:
 def refuse(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """An error as JSON: {"error": SENTENCE}."""
     return JSONResponse({"error": sentence}, status, headers)
+
+
+def _is_address(host: bytes) -> bool:
+    """Whether a Host header is localhost or an IP address, with or without a port."""
+    try:
+        name = urlsplit(f"//{host.decode('ascii')}").hostname or ""
+        return name == "localhost" or bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
