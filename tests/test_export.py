@@ -96,7 +96,7 @@ def test_an_exported_file_embeds_without_settings(folder: Path, tmp_path: Path) 
     assert written.models is not None and written.models[0] == loaded.name == f"{loaded.fingerprint}-none" != model.name
     with pytest.raises(InputError, match="prepares pixels itself, as angulus export wrote it; leave out mean"):
         onnx_model.load(folder / "m.onnx", mean=0)
-    with pytest.raises(InputError, match="is an ONNX file already"):
+    with pytest.raises(InputError, match="is an ONNX file, which can neither be exported"):
         angulus.Embedder(loaded).export(tmp_path / "x.onnx")
 
 
