@@ -412,7 +412,8 @@ def test_a_real_server_drains_and_closes_slow_bodies(folder: Path) -> None:
             refused = httpx.post(url, content=content, headers=headers, timeout=60)
             assert "at most 10,485,760 bytes" in sentence(refused, 413)
         data = png(2)
-        head = f"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: {len(data)}\r\n\r\n"
+        head = "POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+        head += f"Content-Length: {len(data)}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", port)) as slow:
             slow.sendall(head.encode() + data[:100])
             time.sleep(0.3)
