@@ -285,7 +285,7 @@ def test_a_calibration_of_nobody_is_refused_with_its_name(folder: Path) -> None:
 
 def test_the_fingerprint_changes_with_what_features_depend_on_and_with_nothing_else(folder: Path) -> None:
     own = angulus.load(folder)
-    assert own.name == f"{own.fingerprint}-none" and split_model_name(own.name) == (own.fingerprint, "none")
+    assert own.name == f"{own.fingerprint}-none" and split_model_name(own.name) == (own.fingerprint, "none", None)
     assert own.with_flip("sum").fingerprint == own.fingerprint and own.with_flip("sum").name != own.name
     edit(folder, about={"seed": 2})
     assert angulus.load(folder).fingerprint == own.fingerprint

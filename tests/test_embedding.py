@@ -95,10 +95,10 @@ def test_a_map_holds_each_image_with_its_own_feature(model: Path, tmp_path: Path
         Image.fromarray(image).save(tmp_path / "photos" / "bob" / f"{number}.{kind}")
     (tmp_path / "photos" / "bob" / "9.png").write_bytes(b"no image")
     line = ["embed", str(model), str(tmp_path / "photos"), str(tmp_path / "e.npz"), "--on-error", "skip"]
-    found = CliRunner().invoke(app, [*line, "--atlas", str(tmp_path / "map.parquet")])
+    found = CliRunner().invoke(app, [*line, "--atlas", str(tmp_path / "maps" / "map.parquet")])
     assert found.exit_code == 0 and "embedding-atlas" in found.output, found.output
     written = Embeddings.read(tmp_path / "e.npz")
-    table = parquet.read_table(tmp_path / "map.parquet").to_pylist()
+    table = parquet.read_table(tmp_path / "maps" / "map.parquet").to_pylist()
     assert [row["ids"] for row in table] == written.ids.tolist() and len(table) == 5
     for row, vector in zip(table, written.vectors, strict=True):
         np.testing.assert_array_equal(np.float32(row["embeddings"]), vector)

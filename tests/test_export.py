@@ -96,7 +96,7 @@ def test_an_exported_file_embeds_without_settings(folder: Path, tmp_path: Path) 
     assert written.models is not None and written.models[0] == loaded.name == f"{loaded.fingerprint}-none" != model.name
     with pytest.raises(InputError, match="prepares pixels itself, as angulus export wrote it; leave out mean"):
         onnx_model.load(folder / "m.onnx", mean=0)
-    with pytest.raises(InputError, match="is an ONNX file already"):
+    with pytest.raises(InputError, match="is an ONNX file, which can neither be exported"):
         angulus.Embedder(loaded).export(tmp_path / "x.onnx")
 
 
@@ -226,6 +226,21 @@ def test_check_refuses_what_is_not_a_file_of_this_model(folder: Path, tmp_path: 
         line = [str(folder / "model"), "--onnx", str(folder / "m.onnx"), "--check", *options]
         found = CliRunner().invoke(app, line)
         assert isinstance(found.exception, InputError) and said in str(found.exception)
+    proto = onnx.load(folder / "m.onnx")
+    del proto.metadata_props[:]  # as other tools may leave it
+    onnx.save(proto, tmp_path / "bare.onnx")
+    parity, precision = export_check.check(model, tmp_path / "bare.onnx")
+    assert precision == "" and parity.feature_error < 1e-5
+    with pytest.raises(InputError, match=r"the output 'features' of .*bare\.onnx must be \[32, .* got \[32, "):
+        export_check.check(model.with_flip("concat"), tmp_path / "bare.onnx")
+    onnx.helper.set_model_props(proto, {"angulus.precision": "\x1b[31m"})
+    proto.graph.input[0].type.tensor_type.shape.dim[2].dim_value += 1
+    onnx.save(proto, tmp_path / "high.onnx")
+    with pytest.raises(InputError, match=r"high\.onnx cannot run on images uint8 \[any, 3, "):
+        export_check.check(model, tmp_path / "high.onnx")
+    proto.graph.input[0].type.tensor_type.shape.dim[2].dim_value -= 1
+    onnx.save(proto, tmp_path / "colours.onnx")
+    assert export_check.check(model, tmp_path / "colours.onnx")[1] == ""
     with pytest.raises(InputError, match=r"none\.onnx must be an \.onnx file; there is no such file"):
         export_check.check(model, tmp_path / "none.onnx")
 

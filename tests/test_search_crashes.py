@@ -132,6 +132,18 @@ def test_reading_needs_no_lock_and_leaves_no_file(tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_queries_go_on_while_another_process_removes(tmp_path: Path) -> None:
+    writer, reader = open_gallery(tmp_path / "g"), open_gallery(tmp_path / "g")
+    writer.add(made(20))
+    gone = made(20).ids[3]
+    with writer.store.writing():
+        writer.store._removals.begin(keys([gone]))  # and it is busy with the files
+        assert len(reader.query(made(2), top=1)) == 2 and len(stored(tmp_path / "g")) == 20
+    with pytest.warns(UserWarning, match="finished the removal of 1 rows"):
+        reader.query(made(2), top=1)  # the writer is dead
+    assert len(reader) == 19 and not writer.store._removals.path.exists()
+
+
 def test_a_gallery_with_more_rows_than_ids_is_healed_on_opening(tmp_path: Path) -> None:
     where = tmp_path / "g"
     open_gallery(where).add(made(30))

@@ -144,6 +144,23 @@ def test_a_killed_removal_of_a_person_is_never_seen_half_done(
         assert finish() == 4 and len(gallery) == 3
 
 
+def test_what_a_killed_removal_left_does_not_come_back_with_the_person(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery.add(made({"ann": 3, "bob": 4}))
+
+    def die(ids: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(gallery.store, "delete", die)
+        gallery.remove_people(["bob"])
+    again = made({"bob": 1}, seed=5)
+    again = replace(again, ids=np.array(["bob/new"]))
+    gallery.add(again, readmit=True)
+    assert set(rows(gallery)) == {"ann/0.jpg", "ann/1.jpg", "ann/2.jpg", "bob/new"}
+
+
 def test_templates_are_means_of_all_photos_of_a_person(gallery: Gallery) -> None:
     people = made({f"p{number}": 3 for number in range(8)}, noise=1.0)
     gallery.add(people)

@@ -27,11 +27,13 @@ from typer.testing import CliRunner
 
 from angulus import InputError
 from angulus.cli.main import app as command_line
+from angulus.cli.serve import _service
 from angulus.core.contract import Contract
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.protocols.calibration import Calibration, Rate
 from angulus.models import artifact
 from angulus.models.artifact import Config
+from angulus.models.inputs import pixels_of
 from angulus.models.photos import read_crop_or_photo
 from angulus.models.verify import verify
 from angulus.search import open_gallery
@@ -188,7 +190,8 @@ def test_wrong_requests_end_in_a_sentence(client: Any, service: Service) -> None
     assert "multipart" in sentence(sent(client, "/embed", b"{}", "application/json"), 415)
     for path in ("/search?top=0", "/search?top=1000", "/search?top=x", "/search?threshold=nan", "/search?threshold=2"):
         assert "got " in sentence(sent(client, path, png(1)), 422)
-    sentence(client.get("/nothing"), 404)
+    for path in ("/nothing", "/health/"):
+        sentence(client.get(path), 404)
     sentence(client.get("/embed"), 405)
     service.gallery = None
     assert "no gallery" in sentence(sent(client, "/search", png(1)), 404)
@@ -222,6 +225,22 @@ def test_the_key_is_asked_for(service: Service) -> None:
         assert locked.get("/health").json() == {"status": "ok"}
         headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "image/png"}
         assert locked.post("/embed", content=png(1), headers=headers).status_code == 200
+
+
+def test_without_a_key_no_web_page_can_read_answers(service: Service) -> None:
+    with TestClient(create_app(service, addresses_only=True)) as client:
+        for host, status in (
+            ("localhost", 200),
+            ("127.0.0.1:8000", 200),
+            ("[::1]:8000", 200),
+            ("evil.example:8000", 403),
+            ("127.0.0.1.evil.example", 403),
+            ("localhost@evil.example", 403),
+            ("[", 403),
+            ("", 403),
+        ):
+            assert client.get("/health", headers={"Host": host}).status_code == status, host
+        assert "IP addresses only" in sentence(client.get("/metrics"), 403)
 
 
 def test_one_client_cannot_ask_too_often(service: Service) -> None:
@@ -271,17 +290,24 @@ def test_a_full_queue_is_said_and_the_rest_is_computed_in_batches(service: Servi
 
 
 def test_one_failure_in_a_batch_reaches_those_who_wait_for_it_and_no_later_one() -> None:
+    class Panic(BaseException):  # as those of Rust code are
+        pass
+
     def invert(items: list[int]) -> list[float]:
+        if items[0] < 0:
+            raise Panic("damaged files")
         return [1 / item for item in items]
 
     async def ask() -> list[Any]:
         batches = Batches(invert, 4, lambda size: None)
         async with batches.running():
             first = await asyncio.gather(batches.ask(0), return_exceptions=True)
-            return [*first, await batches.ask(2)]
+            second = await asyncio.gather(batches.ask(-1), return_exceptions=True)
+            return [*first, *second, await asyncio.wait_for(batches.ask(2), 20)]
 
-    failed, later = asyncio.run(ask())
+    failed, panicked, later = asyncio.run(ask())
     assert isinstance(failed, ZeroDivisionError) and later == 0.5
+    assert isinstance(panicked, RuntimeError) and str(panicked) == "Panic: damaged files"
 
 
 def test_the_page_and_the_schema_need_no_network(client: Any) -> None:
@@ -386,7 +412,8 @@ def test_a_real_server_drains_and_closes_slow_bodies(folder: Path) -> None:
             refused = httpx.post(url, content=content, headers=headers, timeout=60)
             assert "at most 10,485,760 bytes" in sentence(refused, 413)
         data = png(2)
-        head = f"POST /search HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(data)}\r\n\r\n"
+        head = "POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+        head += f"Content-Length: {len(data)}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", port)) as slow:
             slow.sendall(head.encode() + data[:100])
             time.sleep(0.3)
@@ -402,39 +429,78 @@ def test_a_real_server_drains_and_closes_slow_bodies(folder: Path) -> None:
         assert server.wait(timeout=20) == 0
 
 
+async def answer_to_a_body_that_does_not_come(guard: Any) -> list[Any]:
+    sent: list[Any] = []
+    parts = iter([{"type": "http.request", "body": b"x", "more_body": True}])
+
+    async def receive() -> Any:
+        for part in parts:
+            return part
+        await asyncio.sleep(60)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"image/png"), (b"content-length", b"100")]
+    scope = {"type": "http", "method": "POST", "path": "/embed", "raw_path": b"/embed", "query_string": b""}
+    await guard({**scope, "headers": headers, "client": ("x", 1), "server": ("x", 1), "scheme": "http"}, receive, send)
+    return sent
+
+
 def test_a_body_that_does_not_come_is_given_up(service: Service) -> None:
-    guard = create_app(service, Limits(body_s=0.1))
-
-    async def ask() -> list[Any]:
-        sent: list[Any] = []
-        parts = iter([{"type": "http.request", "body": b"x", "more_body": True}])
-
-        async def receive() -> Any:
-            for part in parts:
-                return part
-            await asyncio.sleep(60)
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        headers = [(b"content-type", b"image/png"), (b"content-length", b"100")]
-        scope = {"type": "http", "method": "POST", "path": "/embed", "raw_path": b"/embed", "query_string": b""}
-        await guard(
-            {**scope, "headers": headers, "client": ("x", 1), "server": ("x", 1), "scheme": "http"}, receive, send
-        )
-        return sent
-
-    start, body = asyncio.run(ask())
+    start, body = asyncio.run(answer_to_a_body_that_does_not_come(create_app(service, Limits(body_s=0.1))))
     assert (
         start["status"] == 408
         and "the body must arrive within 0.1 s; got 1 bytes of it" in json.loads(body["body"])["error"]
     )
 
 
+def test_requests_without_the_key_take_no_place_in_the_queue(service: Service) -> None:
+    guard = create_app(service, Limits(waiting=2), KEY)
+
+    async def ask() -> int:
+        refused = [asyncio.create_task(answer_to_a_body_that_does_not_come(guard)) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        transport = httpx.ASGITransport(app=guard)
+        async with httpx.AsyncClient(transport=transport) as client:
+            status = (await client.get("http://test/metrics", headers={"Authorization": f"Bearer {KEY}"})).status_code
+        assert not any(task.done() for task in refused)
+        for task in refused:
+            task.cancel()
+        return status
+
+    assert asyncio.run(ask()) == 200
+
+
 def test_a_gallery_that_cannot_be_read_is_the_servers_fault(service: Service) -> None:
     service.gallery = open_gallery("no/such/place")
     with pytest.raises(UnavailableError, match="there is no gallery"):
         service.search([(np.ones(D, np.float32), 3)])
+
+
+def test_a_gallery_of_a_compatible_model_and_of_first_numbers_is_served(folder: Path, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="not for its first 4 numbers"):
+        old = artifact.load(folder / "model").with_dimensions(4)
+    pixels = torch.stack([pixels_of(png(number), old.config, "image") for number in range(4)])
+    people = Embeddings(
+        old.embed(pixels).numpy(), np.array(list("abcd")), labels=np.array(list("ABCD")), models=np.full(4, old.name)
+    )
+    open_gallery(tmp_path / "g").add(people)
+    torch.manual_seed(0)
+    network = CONFIG.build()
+    with torch.no_grad():
+        next(network.parameters()).mul_(1.01)
+    config = replace(CONFIG, compatible_with=(old.fingerprint,))
+    artifact.save(config, network, tmp_path / "new")
+    with pytest.warns(UserWarning, match="not for its first 4 numbers"):
+        service = _service(str(tmp_path / "g"), tmp_path / "new", None, 0.5, 1000)
+    assert service.model.name == f"{service.model.fingerprint}-sum-4" and service.model.fingerprint != old.fingerprint
+    with TestClient(create_app(service)) as client:
+        answer = sent(client, "/search", png(2)).json()
+    assert (answer["decision"], answer["name"], answer["model"]) == ("match", "C", service.model.name)
+    artifact.save(replace(config, embedding_size=3), replace(CONFIG, embedding_size=3).build(), tmp_path / "small")
+    with pytest.raises(InputError, match="dimensions must be"):
+        _service(str(tmp_path / "g"), tmp_path / "small", None, 0.5, 1000)
 
 
 def test_a_photo_is_aligned_and_a_crop_is_not(folder: Path) -> None:

@@ -74,7 +74,12 @@ def test_the_orthogonal_map_is_scipys_and_finds_a_planted_rotation() -> None:
     np.testing.assert_allclose(mapping(old.vectors), unit(unit(old.vectors) @ expected), atol=1e-6)
     np.testing.assert_allclose(expected, turn(), atol=0.05)
     mapped = mapping.of(old)
-    assert mapped.model == mapped_name(OLD_NAME, NEW_NAME) and mapped.ids.tolist() == old.ids.tolist()
+    assert mapped.model == mapping.name and fit(old, pick(shuffled, np.arange(len(shuffled)))).name == mapping.name
+    assert (
+        fit(old, made(4, NEW_NAME)).name != mapping.name
+        and comparable(NEW_NAME, mapping.name)
+        and mapped.ids.tolist() == old.ids.tolist()
+    )
 
 
 def test_vectors_of_another_size_are_mapped_with_their_angles() -> None:
@@ -107,7 +112,7 @@ def test_a_map_comes_back_from_its_file(kind: str, tmp_path: Path) -> None:
     mapping = fit(old, made(3, NEW_NAME, turn()), kind=kind)
     mapping.write(tmp_path / "map.safetensors")
     read = VectorMap.read(tmp_path / "map.safetensors")
-    assert (read.kind, read.old, read.new) == (kind, OLD_NAME, NEW_NAME)
+    assert (read.kind, read.old, read.new, read.name) == (kind, OLD_NAME, NEW_NAME, mapping.name)
     np.testing.assert_array_equal(read(old.vectors), mapping(old.vectors))
 
 
@@ -206,7 +211,7 @@ def test_a_calibration_of_a_pair_names_both_and_needs_models_that_are_compatible
     found, _ = calibrate_across(new, old, listed, compatible_with=[OLD_NAME[:16]], target_fmr=0.05, draws=5)
     expected, _ = calibrate(*across(new, old, listed), target_fmr=0.05, draws=5)
     assert found == replace(expected, model=NEW_NAME, gallery=OLD_NAME) and found.stored == OLD_NAME
-    mapped = replace(old, models=np.full(len(old), mapped_name(OLD_NAME, NEW_NAME)))
+    mapped = replace(old, models=np.full(len(old), mapped_name(OLD_NAME, NEW_NAME, "89abcdef")))
     assert calibrate_across(new, mapped, listed, target_fmr=0.05, draws=5)[0].gallery == mapped.model
     for queries, stored, sentence in (
         (new, old, "which is not known to be compatible with"),
@@ -221,11 +226,11 @@ def test_which_vectors_are_comparable() -> None:
     flipped = OLD_NAME.replace("none", "sum")
     assert comparable(NEW_NAME, NEW_NAME) and comparable(None, None) and comparable("theirs", "theirs")
     assert comparable(NEW_NAME, OLD_NAME, [OLD_NAME[:16]])
-    assert comparable(NEW_NAME, mapped_name(OLD_NAME, NEW_NAME)) and comparable("theirs", "ours-to-theirs")
+    assert comparable(NEW_NAME, mapped_name(OLD_NAME, NEW_NAME, "89abcdef")) and comparable("theirs", "ours-to-theirs")
     for query, stored in ((NEW_NAME, flipped), (NEW_NAME, None), (None, OLD_NAME), ("theirs", OLD_NAME)):
         assert not comparable(query, stored, [OLD_NAME[:16]])
-    assert not comparable(OLD_NAME, mapped_name(OLD_NAME, NEW_NAME)) and not comparable(NEW_NAME, OLD_NAME)
-    assert "mapped to the model with fingerprint fedcba" in describe_model(mapped_name(OLD_NAME, NEW_NAME))
+    assert not comparable(OLD_NAME, mapped_name(OLD_NAME, NEW_NAME, "89abcdef")) and not comparable(NEW_NAME, OLD_NAME)
+    assert "mapped to the model with fingerprint fedcba" in describe_model(mapped_name(OLD_NAME, NEW_NAME, "89abcdef"))
 
 
 # folders, galleries and the command line
@@ -340,6 +345,7 @@ def test_a_gallery_is_mapped_and_answers_the_new_model_alone(home: Path) -> None
     pytest.importorskip("lancedb")
     pytest.importorskip("lance")
     from angulus.search import open_gallery
+    from angulus.search.who import as_gallery
 
     assert run(home, "search add @stored @old.npz")[0] == 0
     code, said = run(
@@ -352,7 +358,7 @@ def test_a_gallery_is_mapped_and_answers_the_new_model_alone(home: Path) -> None
     old, free = angulus.load(home / "old"), angulus.load(home / "free")
     mapping = VectorMap.read(home / "free" / f"map-{old.name}.safetensors")
     gallery = open_gallery(home / "mapped")
-    assert gallery.about().model == mapped_name(old.name, free.name) and len(gallery) == 24
+    assert gallery.about().model == mapping.name and len(gallery) == 24
     read, queries = Embeddings.read(home / "old.npz"), Embeddings.read(home / "free.npz")
     answers = gallery.query(queries, top=1)
     cosines = unit(queries.vectors) @ mapping(read.vectors).T
@@ -360,11 +366,26 @@ def test_a_gallery_is_mapped_and_answers_the_new_model_alone(home: Path) -> None
     assert {match.identity for answer in answers for match in answer.matches} <= set(read.labels.tolist())  # type: ignore[union-attr]
     assert "holds vectors of" in run(home, "search query @mapped @new.npz")[1]
     assert run(home, "who @mapped @people/3/0.png --model @free")[0] == 0
-    assert (
-        "holds another gallery"
-        in run(home, "upgrade @old @free --pairs @old.npz @free.npz --gallery @stored --out @gallery2 --draws 0")[1]
-        or run(home, "search info @gallery2")[0] == 0
-    )
+    again = "upgrade @old @free --pairs @old.npz @free.npz --draws 0 --gallery @stored --out"
+    path = home / "free" / f"map-{old.name}.safetensors"
+    before = path.read_bytes()
+    for out, sentence in (
+        ("@mapped --held-out 0.5", "by the map"),  # of other people: the scores of two maps need two thresholds
+        ("@stored/../stored", "out must be another gallery"),
+        ("@people", "is not a gallery, and not empty"),
+    ):
+        assert sentence in run(home, f"{again} {out}")[1] and path.read_bytes() == before
+    assert "24 mapped" in run(home, f"{again} @mapped")[1]  # as after a stop
+    chained = angulus.load(home / "new")  # compatible with the target of the map, which each query would refuse
+    chained.config = replace(chained.config, compatible_with=(free.fingerprint,))
+    with pytest.raises(InputError, match=r"mapped to the model .* give the model that made the gallery"):
+        as_gallery(chained, gallery)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "x" * 300, "a\0b"])
+def test_the_name_of_stored_vectors_leads_to_no_other_folder(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="must be part of a file's name"):
+        artifact.pair_path(tmp_path, name)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from angulus.cli.engine import TimeoutS
 from angulus.cli.output import parse_size, refuse_unwritable, say
-from angulus.core import checks, wording
+from angulus.core import checks, files, wording
 
 if TYPE_CHECKING:
     from angulus.data.sources import LeftOut
@@ -149,6 +149,7 @@ def _run(
 
     if atlas is not None:
         embed.refuse_within(source, atlas)
+        files.make_folder(atlas.parent)
     console = Console(stderr=True)
     try:
         with (

@@ -271,7 +271,7 @@ def read_calibration(path: Path, stored: str | None = None) -> Calibration:
 
     if path.exists() and not path.is_dir() and not path.is_file():  # a pipe or a device never ends
         raise checks.InputError(f"--calibration must be a file or a folder; {path} is neither")
-    if stored is not None and (pair := path / artifact.PAIR.format(stored)).is_file():
+    if stored is not None and path.is_dir() and (pair := artifact.pair_path(path, stored)).is_file():
         return Calibration.read(pair)
     if path.is_dir() and not (path / artifact.CALIBRATION).exists():
         raise checks.InputError(

@@ -47,9 +47,9 @@ def serve(
     size = limits.parse_size("--max-body", max_body)
     key = run.read_key(key_file)
     service = _service(where, model, calibration, threshold, max_pixels)
-    app = create_app(service, Limits(size, waiting=queue, rate=rate, batch=batch), key)
+    app = create_app(service, Limits(size, waiting=queue, rate=rate, batch=batch), key, addresses_only=key is None)
     listening = run.listen(host, port, key)
-    address = f"http://{host}:{listening.getsockname()[1]}"
+    address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
     rows = "" if service.gallery is None else f", {len(service.gallery):,} rows in {where}"
     note = "" if key else "; no key: every program on this machine may ask"
     if service.gallery is not None and service.threshold is None:

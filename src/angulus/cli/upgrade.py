@@ -59,6 +59,11 @@ def upgrade(
             f"{old} and {new} are the same model, fingerprint {models[0].fingerprint}: their vectors are comparable as "
             "they are; give two models"
         )
+    if gallery is not None and out is not None:
+        from angulus.search import open_gallery
+        from angulus.search.transfer import check_places
+
+        check_places(open_gallery(gallery), open_gallery(out))
     vectors = _embedded((old, new), images) if images is not None else [Embeddings.read(path) for path in pairs or ()]
     for which, folder, model, read in zip(("OLD", "NEW"), (old, new), models, vectors, strict=True):
         artifact.check_made_by(model, read, f"{which}, {folder}")
@@ -69,6 +74,10 @@ def upgrade(
         check_source(open_gallery(gallery), vectors[0].model)
     mapping, quality = fit_and_test(*vectors, kind=kind, held_out=held_out, draws=draws, seed=seed)
     _show(quality)
+    if gallery is not None and out is not None:
+        from angulus.search.upgrade import check_target
+
+        check_target(open_gallery(gallery), open_gallery(out), mapping)  # before it replaces the map in `new`
     path = map_path(new, mapping)
     mapping.write(path)
     say(f"The map is written to {path}")

@@ -29,6 +29,7 @@ TEMPLATES: dict[str, tuple[tuple[float, float], ...]] = {
 TEMPLATE_SIDE = 112
 
 _TO = "-to-"  # in the name of mapped vectors
+_MAPPED = re.compile(r"(.+)-by-([0-9a-f]{8})-to-(.+)")
 _NAME = re.compile(r"([0-9a-f]{16})-(none|sum|concat)(?:-([1-9][0-9]*))?")
 
 
@@ -221,19 +222,21 @@ def split_model_name(name: str | None) -> ModelName | None:
     return None if match is None else ModelName(match[1], cast(Flip, match[2]), int(match[3]) if match[3] else None)
 
 
-def mapped_name(old: str, new: str) -> str:
+def mapped_name(old: str, new: str, digits: str) -> str:
     """The name of an old model's vectors that were mapped to a new model's, in galleries and calibrations.
 
-    >>> mapped_name("0123456789abcdef-sum", "fedcba9876543210-none")
-    '0123456789abcdef-sum-to-fedcba9876543210-none'
+    `digits` are 8 hexadecimal ones of the map: vectors of two maps are not comparable, and each needs its threshold.
+
+    >>> mapped_name("0123456789abcdef-sum", "fedcba9876543210-none", "89abcdef")
+    '0123456789abcdef-sum-by-89abcdef-to-fedcba9876543210-none'
     """
-    return f"{old}{_TO}{new}"
+    return f"{old}-by-{digits}{_TO}{new}"
 
 
 def query_name(stored: str | None) -> ModelName | None:
     """The model whose queries stored vectors were made or mapped for; None if they are not of Angulus' models.
 
-    >>> query_name("0123456789abcdef-sum-to-fedcba9876543210-none-128")
+    >>> query_name("0123456789abcdef-sum-by-89abcdef-to-fedcba9876543210-none-128")
     ModelName(digits='fedcba9876543210', flip='none', dimensions=128)
     """
     return split_model_name((stored or "").rpartition(_TO)[2])
@@ -265,9 +268,9 @@ def describe_model(name: str | None) -> str:
     >>> describe_model("0123456789abcdef-sum"), describe_model("resnet")
     ('the model with fingerprint 0123456789abcdef, flip sum', "the model 'resnet'")
     """
-    old, mapped, new = (name or "").partition(_TO)
-    if mapped and split_model_name(old) and split_model_name(new):
-        return f"{describe_model(old)}, mapped to {describe_model(new)}"
+    mapped = _MAPPED.fullmatch(name or "")
+    if mapped and split_model_name(mapped[1]) and split_model_name(mapped[3]):
+        return f"{describe_model(mapped[1])}, mapped to {describe_model(mapped[3])} by the map {mapped[2]}"
     own = split_model_name(name)
     if own is not None:
         first = "" if own.dimensions is None else f", first {own.dimensions} numbers"

@@ -51,6 +51,7 @@ WEIGHTS, CONFIG, CALIBRATION, FORMAT = "model.safetensors", "config.json", "cali
 PAIR, MAPS = "calibration-{}.json", "map-*.safetensors"  # of the stored side's name
 MEAN_IMAGE = "input.mean_image"  # its name among the weights
 PRECISIONS = ("float32", "bfloat16")
+MOST_NAME = 200  # bytes of a model's name in a file's name
 MOST_SIZE = 2**20  # numbers of a feature, or channels; far more than any network has
 MOST_VALUES = 2**26  # of an image: 67 million
 
@@ -418,11 +419,19 @@ def calibrate(folder: Path, calibration: Calibration) -> str:
     model = _load(folder)
     _check_calibration(model, calibration, "the calibration")
     if calibration.gallery is not None:
-        calibration.write(folder / PAIR.format(calibration.gallery))
+        calibration.write(pair_path(folder, calibration.gallery))
         return model.name
     calibration.write(folder / CALIBRATION)
     _edit_card(folder, lambda card: model_card.with_errors(card, calibration))
     return model.name
+
+
+def pair_path(folder: Path, stored: str) -> Path:
+    """Where a model's folder keeps the calibration of its queries on stored vectors of that name."""
+    if not stored.isprintable() or Path(stored).name != stored or len(stored.encode()) > MOST_NAME:
+        rule = f"the name of the stored vectors' model must be part of a file's name, of at most {MOST_NAME} bytes"
+        raise InputError(f"{rule}; got {checks.shown(stored)}")
+    return folder / PAIR.format(stored)
 
 
 def record_accuracy(folder: Path, accuracy: float, images: int) -> None:

@@ -64,8 +64,7 @@ def check(
         checks.InputError: a file of another model, or with other inputs and outputs; a pair whose image is absent.
     """
     refuse_pairs(images, pairs, draws)
-    onnx_model.load(path)  # refuses what a stranger's file must not do
-    session = _session(path)
+    session = onnx_model.open_safely(path)
     about = session.get_modelmeta().custom_metadata_map
     inputs, outputs = ([each.name for each in nodes] for nodes in (session.get_inputs(), session.get_outputs()))
     if inputs != [INPUT] or not set(OUTPUTS) <= set(outputs):
@@ -78,7 +77,8 @@ def check(
     given = refer(model, images, pairs, seed, on_stage)
     classes = PROBABILITIES in outputs and bool(model.classes)
     parity = compare(model, path, given, pairs, draws, on_stage, classes=classes, strict=False)
-    return parity, about.get("angulus.precision", "")
+    precision = about.get("angulus.precision", "")
+    return parity, precision if precision.isalnum() else ""
 
 
 def refer(
@@ -117,7 +117,14 @@ def compare(
     """Compare a file's output with PyTorch's; with `strict`, one further off than float32's rounding is refused."""
     pixels, own = given
     on_stage(f"ONNX Runtime's features of {len(pixels):,} images")
-    features, norms, *others = _outputs(path, pixels, (*OUTPUTS, *([PROBABILITIES] if classes else [])))
+    names = (*OUTPUTS, *([PROBABILITIES] if classes else []))
+    shapes = (own.vectors.shape, (len(pixels),), (len(pixels), len(model.classes)))
+    found = _outputs(path, pixels, names)
+    for name, values, shape in zip(names, found, shapes, strict=False):
+        if values.shape != shape or values.dtype.kind != "f":
+            rule = f"the output {name!r} of {path} must be {list(shape)} of floating point, as the model's"
+            raise InputError(f"{rule}; got {list(values.shape)} of {values.dtype}; export the model again")
+    features, norms, *others = found
     parity = compare_features(own.vectors, features, norms)
     if classes:
         error = _probability_error(model, pixels, others[0], strict)
@@ -147,8 +154,12 @@ def predict(path: Path, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _outputs(path: Path, pixels: NDArray[np.uint8], names: Sequence[str]) -> list[NDArray[np.float32]]:
     session = _session(path)
-    parts = [session.run(list(names), {INPUT: batch}) for batch in batches(pixels)]
-    return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+    try:
+        parts = [session.run(list(names), {INPUT: batch}) for batch in batches(pixels)]
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+    except Exception as error:  # ONNX Runtime's own classes, which share no base
+        given = f"{pixels.dtype} [any, {', '.join(map(str, pixels.shape[1:]))}]"
+        raise InputError(f"{path} cannot run on images {given}: {checks.one_line(error):.300}") from error
 
 
 def _session(path: Path) -> Any:

@@ -215,6 +215,13 @@ def load(
     return found
 
 
+def open_safely(path: Path) -> Any:
+    """An ONNX Runtime session of a file, which must not need custom operators or data outside its folder."""
+    onnx, runtime = (extras.load(name, "onnx", _WHAT) for name in ("onnx", "onnxruntime"))
+    _external(onnx, _read(onnx, path), path)
+    return _session(runtime, path)
+
+
 def _prepare(wanted: _Input, given: dict[str, Any], own: bool) -> tuple[_Scaling, Config]:
     """How pixels are prepared, and the form of the images."""
     unknown = [name for name in given if name not in {field.name for field in dataclasses.fields(Contract)}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -46,8 +47,9 @@ class VectorMap:
 
     @property
     def name(self) -> str:
-        """What mapped vectors are called in galleries and calibrations."""
-        return mapped_name(self.old, self.new)
+        """What mapped vectors are called in galleries and calibrations; another map has another name."""
+        digits = hashlib.sha256(safetensors.torch.save(self.weights)).hexdigest()[:8]
+        return mapped_name(self.old, self.new, digits)
 
     @property
     def sizes(self) -> tuple[int, int]:

@@ -114,8 +114,12 @@ class LanceStore:
         if {"key", "id", "identity"} - set(schema.names) or vector != pa.list_(pa.float32(), about.size):
             raise InputError(f"{self.where} is not a gallery that angulus search made (other columns)")
         if not self._writes and (self._removals.path.exists() or self._duplicates()):
-            with self.writing():
-                pass  # it repairs
+            try:
+                with self._lock(0):
+                    self._repair()
+            except InputError as error:
+                if not isinstance(error.__cause__, filelock.Timeout):  # another process writes, and it repairs first
+                    raise
         return about
 
     def create(self, about: About) -> None:

@@ -61,8 +61,7 @@ def copy(
         change: makes the vectors of `about` from those of the gallery; None: they stay.
         on_rows: called with the number of rows written after each commit.
     """
-    if out.store.where == gallery.store.where:
-        raise InputError(f"out must be another gallery; got {out.store.where} itself")
+    check_places(gallery, out)
     count, second = 0, life.now()
     with out.store.writing():
         existing = out.store.about()
@@ -82,6 +81,13 @@ def copy(
                     on_rows(count)
         out.store.tidy()
     return count
+
+
+def check_places(gallery: Gallery, out: Gallery) -> None:
+    """Refuse one gallery as both, and a place for `out` that cannot be one."""
+    if Path(out.store.where).resolve() == Path(gallery.store.where).resolve():
+        raise InputError(f"out must be another gallery; got {out.store.where} itself")
+    out.store.about()
 
 
 def as_embeddings(parts: Sequence[Neighbours], model: str | None, source: str) -> Embeddings:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from angulus.core.checks import InputError
 from angulus.core.contract import describe_model
 from angulus.models.vector_map import VectorMap
-from angulus.search.transfer import copy
+from angulus.search.transfer import check_places, copy
 from angulus.search.vector_gallery import Gallery
 from angulus.search.vector_store import About
 
@@ -41,5 +41,18 @@ def upgrade(gallery: Gallery, out: Gallery, mapping: VectorMap, *, on_rows: Call
     Raises:
         checks.InputError: a gallery of another model, one gallery as both, another gallery in `out`.
     """
-    about = replace(check_source(gallery, mapping.old), size=mapping.sizes[1], model=mapping.name)
+    about = check_target(gallery, out, mapping)
     return copy(gallery, out, about, mapping, on_rows)
+
+
+def check_target(gallery: Gallery, out: Gallery, mapping: VectorMap) -> About:
+    """What `out` holds after `upgrade`; a gallery of another model, or of another map, is refused."""
+    about = replace(check_source(gallery, mapping.old), size=mapping.sizes[1], model=mapping.name)
+    check_places(gallery, out)
+    existing = out.store.about()
+    if existing is not None and existing.model != about.model:
+        raise InputError(
+            f"{out.store.where} holds vectors of {describe_model(existing.model)}, and these are of "
+            f"{describe_model(about.model)}; give another --out"
+        )
+    return about

@@ -188,7 +188,8 @@ class Gallery:
             fault = f"{count:,} rows of {source} are of people who were removed from {self.store.where}"
             way = "leave them out, or allow these people again with --readmit"
             raise InputError(f"{fault}: {checks.shown(list(back))}; nothing is added; {way}")
-        if back:
+        if back:  # what a killed removal left of them must not come back with them
+            self._delete([name for part in self.store.rows(people=list(back)) for name in part.ids])
             self.store.describe(replace(about, removed=about.removed - set(back.values())))
 
     def index(self, kind: str) -> None:

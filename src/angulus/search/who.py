@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from angulus.core import checks
-from angulus.core.contract import describe_model, query_name
+from angulus.core.contract import comparable, describe_model, query_name
 from angulus.core.embeddings import Embeddings
 from angulus.models.artifact import Model
+from angulus.models.embedder import Embedder
 from angulus.models.photos import ChosenFace, read_crop_or_photo
 from angulus.search.vector_gallery import Gallery, Match
 
@@ -90,12 +91,13 @@ def as_gallery(model: Model, gallery: Gallery) -> Model:
     """The model with the gallery's rule for mirror images; one that may not search the gallery is refused."""
     about, where = gallery.about(), gallery.store.where
     made_by = query_name(about.model)
+    wrong = (
+        f"{where} holds vectors of {describe_model(about.model)}, and this is {describe_model(model.name)}; give "
+        "the model that made the gallery or one that is compatible with it, or make a gallery with this one "
+        "(angulus embed, angulus search add)"
+    )
     if made_by is None or made_by.digits not in (model.fingerprint, *model.config.compatible_with):
-        raise checks.InputError(
-            f"{where} holds vectors of {describe_model(about.model)}, and this is {describe_model(model.name)}; give "
-            "the model that made the gallery or one that is compatible with it, or make a gallery with this one "
-            "(angulus embed, angulus search add)"
-        )
+        raise checks.InputError(wrong)
     if about.flip is not None:
         raise checks.InputError(
             f"{where} was filled with flip {about.flip} of two embeddings per image, which one photo does not have; "
@@ -103,7 +105,14 @@ def as_gallery(model: Model, gallery: Gallery) -> Model:
         )
     if made_by.dimensions is not None:
         model = model.with_dimensions(made_by.dimensions)
-    return model if model.config.contract.flip == made_by.flip else model.with_flip(made_by.flip)
+    if model.config.contract.flip != made_by.flip:
+        model = model.with_flip(made_by.flip)
+    if not comparable(model.name, about.model, model.config.compatible_with):  # compatible with the target of a map
+        raise checks.InputError(wrong)
+    size = Embedder(model).size
+    if size != about.size:
+        raise checks.InputError(f"{where} holds vectors of {about.size} numbers, and this model gives {size}")
+    return model
 
 
 def name_of(match: Match) -> str:

@@ -75,13 +75,16 @@ class Found:
     warnings: list[str]
 
 
-def create_app(service: Service, limits: Limits | None = None, key: str | None = None) -> Any:
+def create_app(
+    service: Service, limits: Limits | None = None, key: str | None = None, *, addresses_only: bool = False
+) -> Any:
     """The ASGI application: /embed, /verify, /search, /health, /metrics, /docs and /openapi.json.
 
     Args:
         service: what answers.
         limits: on requests.
         key: that clients send as `Authorization: Bearer KEY`; None: everybody is let in.
+        addresses_only: see `guard.Guard`.
     """
     limits = limits or Limits()
     meters = Meters()
@@ -94,7 +97,8 @@ def create_app(service: Service, limits: Limits | None = None, key: str | None =
         async with embed.running(), search.running():
             yield
 
-    app = FastAPI(title="Angulus", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    unused: dict[str, Any] = {"docs_url": None, "redoc_url": None, "redirect_slashes": False}
+    app = FastAPI(title="Angulus", version=__version__, lifespan=lifespan, **unused)
     _answer_errors(app)
 
     async def features_of(images: list[tuple[str, bytes]]) -> tuple[list[Any], list[float], list[str]]:
@@ -156,7 +160,7 @@ def create_app(service: Service, limits: Limits | None = None, key: str | None =
     async def docs() -> HTMLResponse:
         return HTMLResponse(_page(app.openapi()))
 
-    return Guard(app, limits, key, meters)
+    return Guard(app, limits, key, meters, addresses_only=addresses_only)
 
 
 async def _images(request: Request, least: int, most: int) -> list[tuple[str, bytes]]:

@@ -57,7 +57,7 @@ class Batches(Generic[Item, Made]):
                 continue
             self.seen(len(batch))
             try:
-                made = await loop.run_in_executor(pool, self.function, [item for item, _ in batch])
+                made = await loop.run_in_executor(pool, self._compute, [item for item, _ in batch])
             except Exception as error:
                 for _, future in batch:
                     if not future.done():
@@ -66,3 +66,11 @@ class Batches(Generic[Item, Made]):
                 for (_, future), value in zip(batch, made, strict=True):
                     if not future.done():
                         future.set_result(value)
+
+    def _compute(self, items: list[Item]) -> Sequence[Made]:
+        try:
+            return self.function(items)
+        except Exception:
+            raise
+        except BaseException as error:  # a panic of Rust code is no Exception, and would end `_run` for good
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error

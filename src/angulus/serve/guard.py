@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.exceptions import HTTPException
@@ -57,10 +59,16 @@ class Meters:
 
 
 class Guard:
-    """Wraps an ASGI application; refusals are JSON with one sentence."""
+    """Wraps an ASGI application; refusals are JSON with one sentence.
 
-    def __init__(self, app: Any, limits: Limits, key: str | None, meters: Meters) -> None:
-        self.app, self.limits, self.meters = app, limits, meters
+    With `addresses_only`, a request must name the server by an IP address or as localhost: the name of a web page that
+    a browser on this machine shows can be made to lead here (DNS rebinding), and its scripts would read the answers.
+    """
+
+    def __init__(
+        self, app: Any, limits: Limits, key: str | None, meters: Meters, *, addresses_only: bool = False
+    ) -> None:
+        self.app, self.limits, self.meters, self.addresses_only = app, limits, meters, addresses_only
         self._key = None if key is None else key.encode()
         self._clients: OrderedDict[str, tuple[float, float]] = OrderedDict()  # address: tokens, when counted
         self._working = 0
@@ -78,26 +86,32 @@ class Guard:
                 status = message["status"]
             await send(message)
 
-        self._working += 1
-        self.meters.working.set(self._working)
+        refusal = self._refusal(scope)
+        taken = int(refusal is None)  # refused requests take no place of those with the key
+        self._count(taken)
         try:
-            refusal = self._refusal(scope)
             if refusal is None:
                 await self.app(scope, self._bounded(receive), watched)
             else:
                 await self._drain(scope, receive)
                 await refusal(scope, receive, watched)
         finally:
-            self._working -= 1
-            self.meters.working.set(self._working)
+            self._count(-taken)
             self.meters.requests.labels(path, str(status)).inc()
             self.meters.seconds.labels(path).observe(time.perf_counter() - began)
 
+    def _count(self, more: int) -> None:
+        self._working += more
+        self.meters.working.set(self._working)
+
     def _refusal(self, scope: Message) -> JSONResponse | None:
         """The answer to a request that is not let in."""
+        headers = dict(scope["headers"])
+        if self.addresses_only and not _is_address(headers.get(b"host", b"localhost")):
+            rule = "without a key, this server answers to localhost and IP addresses only"
+            return refuse(403, f"{rule}; call it by one of them, or start it with a key")
         if scope["path"] in OPEN:
             return None
-        headers = dict(scope["headers"])
         if not self._has_key(headers):
             way = "send the header Authorization: Bearer KEY"
             return refuse(401, f"this server needs its key; {way}", {"WWW-Authenticate": "Bearer"})
@@ -105,7 +119,7 @@ class Guard:
         if wait_s > 0:
             rule = f"one client may send {self.limits.rate:g} requests per second"
             return refuse(429, f"{rule}; wait {wait_s:.0f} s", {"Retry-After": f"{wait_s:.0f}"})
-        if self._working > self.limits.waiting:
+        if self._working >= self.limits.waiting:
             fault = f"{self.limits.waiting} requests are in work already"
             return refuse(503, f"{fault}; send this one again in a second", {"Retry-After": "1"})
         length = headers.get(b"content-length", b"0")
@@ -175,3 +189,12 @@ class Guard:
 def refuse(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """An error as JSON: {"error": SENTENCE}."""
     return JSONResponse({"error": sentence}, status, headers)
+
+
+def _is_address(host: bytes) -> bool:
+    """Whether a Host header is localhost or an IP address, with or without a port."""
+    try:
+        name = urlsplit(f"//{host.decode('ascii')}").hostname or ""
+        return name == "localhost" or bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
