@@ -25,7 +25,7 @@ _MEANT = {  # names that other tools use
 }
 
 
-_SAVEZ = "np.savez(path, embeddings=vectors, ids=names) writes one"
+_SAVEZ = "np.savez(path, embeddings=vectors, ids=names) writes one, and angulus embed makes one of images"
 
 
 def read(path: Path, known: Sequence[str], texts: Sequence[str], needed: Sequence[str] = ()) -> Columns:
