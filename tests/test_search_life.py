@@ -86,6 +86,15 @@ def test_the_whole_life_of_a_gallery(gallery: Gallery, tmp_path: Path, monkeypat
         ("dan/0.jpg", "cleo/0.jpg", "cleo"),
         ("dan/1.jpg", "cleo/1.jpg", "cleo"),
     ]
+    # two photos of the file that are stored too are one pair
+    twins = replace(stray, vectors=stray.vectors[[0, 0]])
+    gallery.add(twins)
+    assert {(one.id, one.other_id) for one in gallery.duplicates(twins)} == {
+        ("dan/0.jpg", "cleo/0.jpg"),
+        ("dan/1.jpg", "cleo/0.jpg"),
+        ("dan/0.jpg", "dan/1.jpg"),
+    }
+    gallery.remove(["dan/0.jpg", "dan/1.jpg"])
     # two days later one photo is no match any more, before anything is removed
     query = replace(people, vectors=people.vectors[1:2], ids=np.array(["q"]), labels=None, models=people.models[:1])
     assert gallery.query(query, top=1)[0].matches[0].id == "ann/1.jpg"
@@ -231,6 +240,9 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
         export(gallery, tmp_path / "out.npz")
     with pytest.raises(InputError, match="out must be another gallery"):
         export(gallery, tmp_path / "g")
+    with pytest.raises(InputError, match=r"a file must end in \.npz, \.safetensors, \.parquet; got .*people\.CSV"):
+        export(gallery, tmp_path / "people.CSV")
+    assert not (tmp_path / "people.CSV").exists()
     other = open_gallery(tmp_path / "other")
     other.add(made({"ann": 1}))
     with pytest.raises(InputError, match=r"other was filled with flip none"):

@@ -188,6 +188,12 @@ def test_wrong_requests_end_in_a_sentence(client: Any, service: Service) -> None
         client.post("/verify", files=[files[0], ("image", ("x", b"x", "image/png"))]), 422
     )
     assert "multipart" in sentence(sent(client, "/embed", b"{}", "application/json"), 415)
+    for path, said in (
+        ("/search?thresold=0.9", "/search takes threshold and top in its URL; got 'thresold'"),
+        ("/embed?top=3", "/embed takes no parameters in its URL; got 'top'"),
+    ):
+        answer = client.post(path, content=png(0), headers={"content-type": "image/png"})
+        assert answer.status_code == 422 and answer.json() == {"error": said}
     for path in ("/search?top=0", "/search?top=1000", "/search?top=x", "/search?threshold=nan", "/search?threshold=2"):
         assert "got " in sentence(sent(client, path, png(1)), 422)
     for path in ("/nothing", "/health/"):

@@ -27,7 +27,7 @@ from angulus.evaluation.protocols.calibration import Calibration
 from angulus.evaluation.protocols.two_models import across
 from angulus.models import artifact, embed
 from angulus.models.artifact import Config
-from angulus.models.map_quality import MAPPED, NEW, OLD, fit_and_test
+from angulus.models.map_quality import MAPPED, NEW, OLD, fit_and_test, mapped_as_kept
 from angulus.models.vector_map import VectorMap, fit
 from angulus.models.verify import verify
 
@@ -183,6 +183,15 @@ def test_the_map_is_tested_on_people_that_it_was_not_fitted_on() -> None:
     gain = quality.rows[f"{MAPPED} − {OLD}"]["AUC"]
     assert gain.value == pytest.approx(quality.rows[MAPPED]["AUC"].value - quality.rows[OLD]["AUC"].value)
     assert gain.interval is not None and gain.interval.low < gain.value < gain.interval.high
+    for value, low, high, words in (
+        (-0.02, -0.03, -0.01, "are worse than the old ones (AUC -2.00 points, -3.00 to -1.00): try"),
+        (0.02, 0.01, 0.03, "are better than the old ones (AUC +2.00 points, +1.00 to +3.00)"),
+        (0.0, -0.01, 0.01, "is undecided (AUC +0.00 points, -1.00 to +1.00)"),
+    ):
+        number = replace(gain, value=value, interval=replace(gain.interval, low=low, high=high))
+        told = replace(quality, rows={f"{MAPPED} − {OLD}": {"AUC": number}}).verdict
+        assert len(told) == 1 and words in told[0]
+    assert replace(quality, rows={}).verdict == ()
 
 
 # scores across models
@@ -275,8 +284,11 @@ def run(home: Path, command: str) -> tuple[int, str]:
 def test_a_compatible_pair_is_searched_and_verified_by_its_own_calibration(home: Path) -> None:
     pytest.importorskip("lancedb")
     assert run(home, "search add @gallery @old.npz")[0] == 0
-    assert "give the folder of one that is compatible" in run(home, "search query @gallery @new.npz")[1]
-    assert "or give the folder" in run(home, "search query @gallery @free.npz --model @free")[1]
+    assert (
+        "trained to be compatible with it as --model, map the gallery with angulus upgrade"
+        in run(home, "search query @gallery @new.npz")[1]
+    )
+    assert "map the gallery with angulus upgrade" in run(home, "search query @gallery @free.npz --model @free")[1]
     assert "must hold vectors of --model" in run(home, "search query @gallery @free.npz --model @new")[1]
     code, said = run(home, "search query @gallery @new.npz --model @new --exclude-self")
     assert code == 0 and "no threshold" in said
@@ -352,7 +364,7 @@ def test_a_gallery_is_mapped_and_answers_the_new_model_alone(home: Path) -> None
         home, "upgrade @old @free --pairs @old.npz @free.npz --gallery @stored --out @mapped --draws 5 --json @q.json"
     )
     assert code == 0, said
-    assert "24 mapped" in said and "new on mapped old − old on old" in said
+    assert "24 mapped" in said and "new on mapped old − old on old" in said and "best accuracy" not in said
     report = json.loads((home / "q.json").read_text())
     assert report["rows"]["new on new"]["AUC"]["value"] <= 1 and report["people"] == 3
     old, free = angulus.load(home / "old"), angulus.load(home / "free")
@@ -365,6 +377,25 @@ def test_a_gallery_is_mapped_and_answers_the_new_model_alone(home: Path) -> None
     assert [answer.matches[0].score for answer in answers] == pytest.approx(cosines.max(1).tolist(), abs=1e-5)
     assert {match.identity for answer in answers for match in answer.matches} <= set(read.labels.tolist())  # type: ignore[union-attr]
     assert "holds vectors of" in run(home, "search query @mapped @new.npz")[1]
+    # the calibration of the pair maps the old vectors as the gallery does
+    assert "and --gallery" in run(home, "search query @mapped @free.npz --calibration @free")[1]
+    kept = mapped_as_kept(home / "free", read, free.name)
+    assert kept.model == mapped_name(old.name, free.name) and kept.ids.tolist() == read.ids.tolist()
+    np.testing.assert_array_equal(kept.vectors, mapping(read.vectors))
+    assert (
+        mapped_as_kept(home / "free", read, NEW_NAME) is read and mapped_as_kept(home / "new", read, old.name) is read
+    )
+    by_score = sorted(((float(cosines[a, b]), a, b) for a in range(24) for b in range(24) if a < b), reverse=True)
+    lines = [f"{queries.ids[a]} {read.ids[b]} {int(place < 100)}" for place, (_, a, b) in enumerate(by_score)]
+    (home / "pairs.txt").write_text("\n".join(lines))
+    asked = "calibrate @free.npz --gallery @old.npz --model @free --fmr 0.1 --draws 0 --pairs @pairs.txt"
+    code, said = run(home, asked)
+    assert code == 0, said
+    known = angulus.load(home / "free").calibration_of(kept.model)
+    impostors = [score for score, *_ in by_score[100:]]
+    assert known is not None and known.threshold.value == pytest.approx(impostors[16], abs=1e-5)  # 17 of 176 pass
+    code, said = run(home, "search query @mapped @free.npz --calibration @free")
+    assert code == 0 and f"threshold {known.threshold.value:.4f}" in said
     assert run(home, "who @mapped @people/3/0.png --model @free")[0] == 0
     again = "upgrade @old @free --pairs @old.npz @free.npz --draws 0 --gallery @stored --out"
     path = home / "free" / f"map-{old.name}.safetensors"

@@ -67,12 +67,13 @@ def calibrate(
     digits: Digits = 4,
 ) -> None:
     """Choose the threshold for a target FMR on your own pairs or labelled images, and measure it, also by group."""
-    from angulus.core.contract import describe_model
+    from angulus.core.contract import comparable, describe_model
     from angulus.core.embeddings import Embeddings
     from angulus.core.id_rule import IdRule
     from angulus.evaluation.lists.groups_csv import with_groups
     from angulus.evaluation.protocols import calibrate as protocol
     from angulus.models import artifact
+    from angulus.models.map_quality import mapped_as_kept
 
     output = Output(json, plot, digits)
     if (out is None) == (model is None):
@@ -95,9 +96,12 @@ def calibrate(
     if gallery is None:
         calibration, found = protocol.calibrate(read, given, **asked)
     else:
-        stored = Embeddings.read(gallery).match_by(read.id_rule or IdRule())
+        stored = Embeddings.read(gallery)
         owner = None if model is None else artifact.load(model)
         compatible = () if owner is None else owner.config.compatible_with
+        if model is not None and not comparable(read.model, stored.model, compatible):
+            stored = mapped_as_kept(model, stored, read.model)
+        stored = stored.match_by(read.id_rule or IdRule())
         calibration, found = protocol.calibrate_across(read, stored, given, compatible_with=compatible, **asked)
     refuse_no_groups(groups, found)
     output.show(found)

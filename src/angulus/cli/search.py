@@ -124,7 +124,7 @@ def index(
     """Build the index for approximate queries; later rows are found without it until you build it again."""
     opened = _open(gallery)
     opened.index(kind)
-    say(f"{opened.store.where}: {kind} over {len(opened):,}")
+    say(f"{opened.store.where}: {kind} over {len(opened):,} rows")
 
 
 @search_app.command("info")
@@ -201,6 +201,9 @@ def query(
     if calibrated is not None:
         for line in explain_error_rates(calibrated, len(opened)):
             say(line)
+        say(
+            "with images of strangers, angulus search threshold measures this, and finds the threshold for this gallery"
+        )
         warning = calibrated.warning or None
         if warning:
             checks.warn(warning)
@@ -275,8 +278,8 @@ def read_calibration(path: Path, stored: str | None = None) -> Calibration:
         return Calibration.read(pair)
     if path.is_dir() and not (path / artifact.CALIBRATION).exists():
         raise checks.InputError(
-            f"{path} must hold {artifact.CALIBRATION}; it does not; make it with angulus calibrate --model, or give "
-            "--threshold"
+            f"{path} must hold {artifact.CALIBRATION}; it does not; make it with angulus calibrate --model (and "
+            "--gallery, if another model made the gallery), or give --threshold"
         )
     return Calibration.read(path / artifact.CALIBRATION if path.is_dir() else path)
 

@@ -13,6 +13,8 @@ from rich.table import Table
 from angulus.cli.output import Draws, JsonFile, Seed, refuse_unwritable, save_json, say, show_table
 from angulus.core import checks
 
+_SHOWN = ("AUC", "TAR@FAR=1e-2", "TAR@FAR=1e-3")  # --json has all
+
 if TYPE_CHECKING:
     from angulus.core.embeddings import Embeddings
     from angulus.models.map_quality import Quality
@@ -78,7 +80,7 @@ def upgrade(
         from angulus.search.upgrade import check_target
 
         check_target(open_gallery(gallery), open_gallery(out), mapping)  # before it replaces the map in `new`
-    path = map_path(new, mapping)
+    path = map_path(new, mapping.old)
     mapping.write(path)
     say(f"The map is written to {path}")
     if gallery is not None and out is not None:
@@ -87,7 +89,10 @@ def upgrade(
 
         target = open_gallery(out)
         count = map_gallery(open_gallery(gallery), target, mapping, on_rows=lambda done: say(f"{done:,} mapped"))
-        say(f"{target.store.where}: {count:,} in all; calibrate it: angulus calibrate NEW.npz --gallery MAPPED.npz")
+        say(
+            f"{target.store.where}: {count:,} rows; the old threshold does not hold for them. Embed images of people "
+            f"outside the gallery with both models: angulus calibrate NEW.npz --gallery OLD.npz --model {new}"
+        )
     save_json(json, quality.as_json())
 
 
@@ -109,16 +114,18 @@ def _embedded(folders: tuple[Path, Path], images: Path) -> list[Embeddings]:
 
 
 def _show(quality: Quality) -> None:
-    table = Table(title="people held out of the fit")
-    for name in ("query on stored", *quality.names):
+    table = Table(title="people held out of the fit, in %")
+    shown = [name for name in quality.names if name in _SHOWN]
+    for name in ("query on stored", *shown):
         table.add_column(name, justify="left" if name == "query on stored" else "right", no_wrap=True)
     for what, figures in quality.rows.items():
-        table.add_row(what, *(_figure(figures[name]) for name in quality.names))
+        table.add_row(what, *(_figure(figures[name]) for name in shown))
     show_table(table)
-    for line in quality.notes:
+    for line in (*quality.notes, *quality.verdict):
         say(line)
 
 
 def _figure(number: Any) -> str:
-    text = f"{number.value:.4f}"
-    return text if number.interval is None else f"{text} [{number.interval.low:.4f}, {number.interval.high:.4f}]"
+    text = f"{100 * number.value:.2f}"
+    interval = number.interval
+    return text if interval is None else f"{text} [{100 * interval.low:.2f}, {100 * interval.high:.2f}]"

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angulus.core import checks
+from angulus.core.contract import split_model_name
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.sample_pairs import impostor_count
 from angulus.evaluation.protocols import pairs as verification
@@ -21,6 +22,7 @@ from angulus.models.vector_map import VectorMap, fit, split_people
 
 _MOST_IMPOSTORS = 100_000  # pairs drawn for the test
 OLD, NEW, MAPPED = "old on old", "new on new", "new on mapped old"
+_GAIN = f"{MAPPED} − {OLD}"
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,21 @@ class Quality:
     def names(self) -> tuple[str, ...]:
         """The figures that all rows have."""
         return tuple(name for name in next(iter(self.rows.values())) if all(name in row for row in self.rows.values()))
+
+    @property
+    def verdict(self) -> tuple[str, ...]:
+        """What the interval of the AUC's difference says, as a sentence; none without intervals."""
+        gain = self.rows.get(_GAIN, {}).get("AUC")
+        if gain is None or gain.interval is None:
+            return ()
+        low, high = gain.interval.low, gain.interval.high
+        change = f"AUC {100 * gain.value:+.2f} points, {100 * low:+.2f} to {100 * high:+.2f}"
+        if high < 0:
+            way = "try more images or another kind, or train the new model with compatible_with"
+            return (f"The mapped vectors are worse than the old ones ({change}): {way}",)
+        if low > 0:
+            return (f"The mapped vectors are better than the old ones ({change})",)
+        return (f"Whether the mapped vectors are better than the old ones is undecided ({change})",)
 
     def as_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -88,7 +105,7 @@ def fit_and_test(
     table = {name: {number.name: number for number in result.numbers} for name, result in results.items()}
     if draws:
         gain = compare_results(results[OLD], results[MAPPED], draws=draws, seed=seed)
-        table[f"{MAPPED} − {OLD}"] = {number.name: number for number in gain.numbers}
+        table[_GAIN] = {number.name: number for number in gain.numbers}
     count = int(people.max()) + 1
     notes = (
         f"{len(listed):,} pairs of {len(rows):,} images of {count:,} people; the map was fitted on the other "
@@ -98,9 +115,17 @@ def fit_and_test(
     return mapping, Quality(table, count, len(rows), len(old) - len(rows), notes)
 
 
-def map_path(folder: Path, mapping: VectorMap) -> Path:
-    """Where the folder of a new model keeps the map of an old one's vectors."""
-    return folder / f"map-{mapping.old}.safetensors"
+def map_path(folder: Path, old: str) -> Path:
+    """Where the folder of a new model keeps the map of the vectors of the model with the name `old`."""
+    return folder / f"map-{old}.safetensors"
+
+
+def mapped_as_kept(folder: Path, stored: Embeddings, query: str | None) -> Embeddings:
+    """Stored vectors mapped to the model `query` by the map that its folder keeps; as they are if it keeps none."""
+    if split_model_name(stored.model) is None or not (path := map_path(folder, str(stored.model))).is_file():
+        return stored
+    mapping = VectorMap.read(path)
+    return mapping.of(stored) if (mapping.old, mapping.new) == (stored.model, query) else stored
 
 
 def _select(embeddings: Embeddings, rows: NDArray[np.int64]) -> Embeddings:

@@ -17,6 +17,7 @@ from angulus.search.vector_gallery import Gallery, check_same, open_gallery
 from angulus.search.vector_store import About, Neighbours, Vectors
 
 FILES = (".npz", ".safetensors", ".parquet")
+_OTHER_FILES = (".bin", ".csv", ".h5", ".json", ".jsonl", ".npy", ".pkl", ".tsv", ".txt", ".zip")  # no galleries
 
 
 def export(gallery: Gallery, out: str | Path) -> int:
@@ -30,11 +31,14 @@ def export(gallery: Gallery, out: str | Path) -> int:
         out: PATH.npz, .safetensors or .parquet; or a gallery as `open_gallery` takes it.
 
     Raises:
-        checks.InputError: an empty gallery; fused vectors for a file, as no file says how they were fused; another
-            gallery that is of another model, or from which some of the people were removed.
+        checks.InputError: an empty gallery; a file of another kind; fused vectors for a file, as no file says how they
+            were fused; another gallery that is of another model, or from which some of the people were removed.
     """
     about = gallery.about()
-    if "://" not in str(out) and Path(out).suffix in FILES:
+    suffix = "" if "://" in str(out) else Path(out).suffix
+    if suffix.lower() in _OTHER_FILES:
+        raise InputError(f"a file must end in {', '.join(FILES)}; got {out}; any other name is a gallery's")
+    if suffix in FILES:
         if about.flip is not None:
             fault = f"{gallery.store.where} holds vectors fused by flip {about.flip}, which no file can say"
             raise InputError(f"{fault}; export it to another gallery")

@@ -341,12 +341,16 @@ class Gallery:
         return about
 
     def duplicates(self, embeddings: Embeddings, *, flip: str | None = None) -> list[life.Duplicate]:
-        """Photos of the embeddings that the gallery, or an earlier row of them, holds under another id."""
+        """Photos of the embeddings that the gallery, or an earlier row of them, has under another id: each two once."""
         exists = self._check_same(_about(embeddings, flip), embeddings.source)
         labels = [None] * len(embeddings) if embeddings.labels is None else embeddings.labels.tolist()
         unit = embeddings.unit(flip=flip, dtype=np.float32).astype(np.float32, copy=False)
         new = Neighbours(embeddings.ids.tolist(), [name or None for name in labels], unit)
-        return list(life.find_duplicates(new, (lambda: self.store.rows()) if exists else (lambda: ())))
+        found = life.find_duplicates(new, (lambda: self.store.rows()) if exists else (lambda: ()))
+        once: dict[frozenset[str], life.Duplicate] = {}
+        for one in found:
+            once.setdefault(frozenset((one.id, one.other_id)), one)
+        return list(once.values())
 
     def measure_strangers(self, strangers: Embeddings, fpir: float, *, flip: str | None = None) -> life.OpenSet:
         """The threshold at which at most a share `fpir` of strangers match somebody in this gallery; `life.open_set`.
@@ -413,8 +417,8 @@ def check_same(asked: About, existing: About, source: str, where: str) -> None:
     if asked.model != existing.model:
         stored, given = split_model_name(existing.model), split_model_name(asked.model)
         way = (
-            "embed the images with the gallery's model (angulus info MODEL shows a folder's fingerprint), or give the "
-            "folder of one that is compatible with it, with --model"
+            "embed the images with the gallery's model (angulus info MODEL shows a folder's fingerprint), give the "
+            "folder of one that was trained to be compatible with it as --model, map the gallery with angulus upgrade"
         )
         if stored and given and stored[0] == given[0]:
             cut = "" if stored.dimensions is None else f" --dimensions {stored.dimensions}"

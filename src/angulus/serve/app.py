@@ -124,7 +124,10 @@ def create_app(
         request: Request, threshold: Annotated[float | None, Query(ge=-1, le=1)] = None
     ) -> Verified:
         """Whether two images show one person, by the model's calibration or by a threshold of your own."""
-        features, _, warnings = await features_of(await _images(request, 2, 2))
+        if threshold is None and service.model.calibration is None:
+            way = "give a cosine of your own as /verify?threshold=, or calibrate the model and start the server again"
+            raise HTTPException(422, f"this model is not calibrated, so no threshold of its scores is known; {way}")
+        features, _, warnings = await features_of(await _images(request, 2, 2, ("threshold",)))
         made = decide(service.model, np.stack(features), threshold=threshold)
         verdict = (made.same, made.score, made.threshold, made.probability, made.norms)
         return Verified(service.model.name, *verdict, [*warnings, *made.warnings])
@@ -138,7 +141,7 @@ def create_app(
         """Who of the gallery an image shows, or nobody; people by their best photo."""
         if service.gallery is None:
             raise HTTPException(404, "this server has no gallery; start it as angulus serve GALLERY --model MODEL")
-        (feature,), (norm,), warnings = await features_of(await _images(request, 1, 1))
+        (feature,), (norm,), warnings = await features_of(await _images(request, 1, 1, ("threshold", "top")))
         limit = service.threshold if threshold is None else threshold
         nearest = list((await search.ask((feature, top))).matches)
         passed = bool(nearest) and (limit is None or nearest[0].score >= limit)
@@ -163,8 +166,11 @@ def create_app(
     return Guard(app, limits, key, meters, addresses_only=addresses_only)
 
 
-async def _images(request: Request, least: int, most: int) -> list[tuple[str, bytes]]:
+async def _images(request: Request, least: int, most: int, takes: tuple[str, ...] = ()) -> list[tuple[str, bytes]]:
     """The images of a request by their names in errors: its body, or the files of its form."""
+    if unknown := sorted(set(request.query_params) - set(takes)):
+        rule = f"{request.url.path} takes {' and '.join(takes) or 'no parameters'} in its URL"
+        raise HTTPException(422, f"{rule}; got {checks.shown(unknown[0])}")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     await request.body()
     if kind.startswith("image/") or kind == "application/octet-stream":

@@ -40,7 +40,7 @@ def read(path: Path, known: Sequence[str], texts: Sequence[str], needed: Sequenc
     """
     if path.is_dir():
         return matrices.read_tree(path)
-    suffix = suffix_of(path, FORMATS | READ_ONLY, f"; {_SAVEZ}")
+    suffix = suffix_of(path, FORMATS | READ_ONLY, f"; {_SAVEZ}, and angulus embed makes one of images")
     if not path.is_file():
         raise InputError(f"embeddings must be in a file that can be read; there is no file {path}")
     try:

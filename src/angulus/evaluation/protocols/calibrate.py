@@ -134,7 +134,7 @@ def calibrate_across(
         raise checks.InputError(
             f"{queries.source} is of {describe_model(queries.model)}, which is not known to be compatible with "
             f"{describe_model(gallery.model)} of {gallery.source}; give the folder of the former with --model, if it "
-            "was trained with compatible_with, or map the stored vectors with angulus upgrade"
+            "was trained with compatible_with or holds the map that angulus upgrade makes"
         )
     joined, across = two_models.across(queries, gallery, pairs)
     calibration, found = calibrate(joined, across, **asked)
