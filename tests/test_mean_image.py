@@ -20,7 +20,7 @@ from angulus.data import Images, Splits
 from angulus.data.sets.images import mean_image
 from angulus.experiments import build
 from angulus.experiments.run import run
-from angulus.models import artifact, export
+from angulus.models import artifact, export, export_check
 from angulus.models.artifact import Config
 
 MEAN = "input={normalize: mean_image, scale: 96}"
@@ -101,7 +101,7 @@ def test_the_exported_file_takes_it_off(tmp_path: Path) -> None:
     parity = export.export(model, tmp_path / "model.onnx")
     assert parity.feature_error < 1e-5
     pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 8, 8), dtype=np.uint8)
-    features, _ = export.run(tmp_path / "model.onnx", pixels)
+    features, _ = export_check.run(tmp_path / "model.onnx", pixels)
     with torch.no_grad():
         expected = model.backbone((torch.from_numpy(pixels) - mean) / 96)
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)

@@ -161,7 +161,7 @@ def test_what_cannot_be_frozen_or_recomputed_is_refused(key: str, sentence: str)
         ("training.ema=0", "training.ema must be above 0"),
         ("training.optimizer.layer_decay=1.5", "layer_decay must be at most 1"),
         ("training.optimizer.layer_decay=0", "layer_decay must be above 0"),
-        ("training.freeze=layers.0.*", "training.freeze must be a valid array; got"),
+        ("training.freeze=layers.0.*", "training.freeze must be a list, such as"),
     ],
 )
 def test_settings_out_of_range_are_refused(key: str, sentence: str) -> None:
