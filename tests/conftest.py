@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from angulus.search import Gallery
 
 if not torch.cuda.is_available():  # before anything imports triton, which reads it then
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -57,3 +61,17 @@ def angulus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return stop.value.code or 0, out, err  # type: ignore[return-value]
 
     return command
+
+
+@pytest.fixture(params=["lance", "qdrant"])
+def gallery(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Gallery]:
+    """An empty gallery of each store."""
+    from angulus.search import Gallery, open_gallery
+    from angulus.search.qdrant import QdrantStore
+
+    if request.param == "lance":
+        yield open_gallery(tmp_path / "gallery")
+    else:
+        client = pytest.importorskip("qdrant_client").QdrantClient(":memory:")
+        yield Gallery(QdrantStore(client, "faces"))
+        client.close()

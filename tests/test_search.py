@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,16 +74,6 @@ def brute(gallery: Embeddings, queries: Embeddings, top: int, threshold: float) 
         scores.sort(key=lambda each: (-each[0], each[1]))
         answers.append([(name, score) for score, name in scores[:top] if score >= threshold])
     return answers
-
-
-@pytest.fixture(params=["lance", "qdrant"])
-def gallery(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Gallery]:
-    if request.param == "lance":
-        yield open_gallery(tmp_path / "gallery")
-    else:
-        client = pytest.importorskip("qdrant_client").QdrantClient(":memory:")
-        yield Gallery(QdrantStore(client, "faces"))
-        client.close()
 
 
 @pytest.mark.parametrize("threshold", [-1.0, 0.5, 0.96])

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from angulus import InputError
 from angulus.cli.main import app
 from angulus.core.embeddings import Embeddings
 from angulus.search import About, Gallery, export, life, open_gallery, transfer
-from angulus.search.qdrant import QdrantStore
 from angulus.search.vector_store import Neighbours, keys
 
 lancedb = pytest.importorskip("lancedb")
@@ -52,16 +50,6 @@ def rows(gallery: Gallery) -> dict[str, tuple[str | None, bytes, int | None]]:
 
 def first(gallery: Gallery, query: Embeddings, by: str = "photo") -> list[str | None]:
     return [answer.matches[0].identity if answer.matches else None for answer in gallery.query(query, top=1, by=by)]
-
-
-@pytest.fixture(params=["lance", "qdrant"])
-def gallery(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Gallery]:
-    if request.param == "lance":
-        yield open_gallery(tmp_path / "gallery")
-    else:
-        client = pytest.importorskip("qdrant_client").QdrantClient(":memory:")
-        yield Gallery(QdrantStore(client, "faces"))
-        client.close()
 
 
 def test_the_whole_life_of_a_gallery(gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
