@@ -54,8 +54,16 @@ class Run:
         self.nodes.append(subprocess.Popen(start, env=environment, stdout=log, stderr=log, start_new_session=True))
 
     def join(self, count: int) -> None:
+        """Add nodes; the first holds the rendezvous, so the others wait until it listens."""
         for _ in range(count):
             self.add("-m", "torch.distributed.run", *LAUNCH, "--rdzv-endpoint", self.endpoint)
+            while not self.listens():
+                time.sleep(0.1)
+
+    def listens(self) -> bool:
+        host, port = self.endpoint.split(":")
+        with socket.socket() as asked:
+            return asked.connect_ex((host, int(port))) == 0
 
     def kill(self, node: int) -> None:
         """A node that is gone: torchrun and its process at once."""
