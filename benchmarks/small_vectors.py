@@ -39,7 +39,7 @@ def measure(folder: Path, gallery: Embeddings, queries: Embeddings, source: str)
     shape = {"source": source, "rows": len(gallery), "size": people.shape[1], "queries": len(queries), "top": TOP}
     for kind in KINDS:
         seconds = clock(partial(opened.index, kind)).seconds
-        held = opened.store.index_bytes() / len(gallery)
+        held = (opened.store.files().index_bytes or 0) / len(gallery)
         for effort in EFFORTS:
             ask = partial(opened.query, queries, top=TOP, effort=effort)
             answers = ask()  # reads the index, too

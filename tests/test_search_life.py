@@ -288,11 +288,11 @@ def test_a_read_is_repeated_while_files_go_away_and_given_up_at_last(tmp_path: P
         return "rows"
 
     enough = 4
-    assert store._repeated(read) == "rows" and len(tries) == 4
+    assert store.repeated(read) == "rows" and len(tries) == 4
     tries.clear()
     enough = 99
     with pytest.raises(RuntimeError, match="file not found"):
-        store._repeated(read)
+        store.repeated(read)
     assert len(tries) == 5
 
 
