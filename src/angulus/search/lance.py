@@ -18,13 +18,14 @@ from angulus.core.checks import InputError
 from angulus.search.vector_store import EXTRA, KEY, WHAT, About, Files, Neighbours, Read, Vectors, keys
 
 TABLE, META = "gallery", b"angulus"
-KINDS = {"ivf-pq": "IvfPq", "hnsw": "HnswSq", "int8": "IvfSq", "binary": "IvfRq"}  # and LanceDB's names of them
+KINDS = ("ivf-pq", "hnsw", "int8", "binary")
 EXPIRES = pa.field("expires", pa.int64())  # seconds of Unix time
 NORM = pa.field("norm", pa.float32())  # of the feature
 LATER = (EXPIRES, NORM)  # columns that older galleries lack until something is added
 LEAST = 256  # rows that an index needs to learn its codes
 WAIT_S = 600.0  # for another process that writes; an index of a million rows takes two minutes
 
+_NAMES = dict(zip(KINDS, ("IvfPq", "HnswSq", "IvfSq", "IvfRq"), strict=True))  # LanceDB's
 _KEPT = timedelta(hours=1)  # how long older versions of the table stay, for processes that still read them
 _TERMS = 1000  # per condition
 # times as many rows as requested are compared by their full vectors, by the type of index
@@ -191,7 +192,7 @@ class LanceStore:
                 yield _neighbours(batch)
 
     def index(self, kind: str) -> None:
-        checks.choice("the kind of index", kind, tuple(KINDS))
+        checks.choice("the kind of index", kind, KINDS)
         table, count = self._open(), self.count()
         if count < LEAST:
             fault = f"an index learns its codes from {LEAST} rows at least"
@@ -214,7 +215,7 @@ class LanceStore:
             built = table.list_indices()
             if not built:
                 return Files(bytes=stored, changed=changed)
-            index, kinds = built[0], {name: kind for kind, name in KINDS.items()}
+            index, kinds = built[0], {name: kind for kind, name in _NAMES.items()}
             kind = kinds.get(index.index_type.replace("IvfHnsw", "Hnsw"), index.index_type)
             missing = getattr(table.index_stats(index.name), "num_unindexed_rows", None)
             return Files(kind, int(index.size_bytes), missing, stored, changed)
@@ -222,7 +223,7 @@ class LanceStore:
     @staticmethod
     def _config(kind: str, size: int) -> Any:
         """LanceDB's index of that kind, for vectors of that many numbers."""
-        make = getattr(extras.load("lancedb.index", EXTRA, WHAT), KINDS[kind])
+        make = getattr(extras.load("lancedb.index", EXTRA, WHAT), _NAMES[kind])
         if kind == "ivf-pq":
             parts = next(count for count in range(max(1, size // 8), 0, -1) if size % count == 0)
             return make(distance_type="dot", num_sub_vectors=parts)
