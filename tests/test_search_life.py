@@ -271,7 +271,11 @@ def test_a_gallery_is_counted(gallery: Gallery, monkeypatch: pytest.MonkeyPatch)
     assert counted == (7, 2, 0, 2, 2, 5)
     said = "\n".join(found.lines("here"))
     assert "here: 7 vectors of 16 numbers, of the model with fingerprint 0123456789abcdef, flip none" in said
-    assert "2 people" in said and "1 removed people" in said and "2 rows with an end to come, 2 that ended" in said
+    assert "  people: 2\n" in said
+    assert (
+        "photos are refused: 1\n" in said
+        and "with an end: 2; that ended, and wait for angulus search expire: 2" in said
+    )
 
 
 def test_a_copy_writes_nothing_if_any_of_its_people_were_removed(

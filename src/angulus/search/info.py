@@ -37,21 +37,25 @@ class Info:
         about, files = self.about, self.files
         fused = f", fused with the mirrored images' by flip {about.flip}" if about.flip else ""
         first = f"{where}: {self.rows:,} vectors of {about.size} numbers, of {describe_model(about.model)}{fused}"
-        people = f"{self.people:,} people" + (f"; {self.nameless:,} rows without identity" if self.nameless else "")
-        life = f"{self.ending:,} rows with an end to come, {self.ended:,} that ended and wait for angulus search expire"
+        people = f"people: {self.people:,}" + (f"; rows without identity: {self.nameless:,}" if self.nameless else "")
+        removed = f"removed people, whose photos are refused: {len(about.removed):,}"
+        life = f"rows with an end: {self.ending:,}; that ended, and wait for angulus search expire: {self.ended:,}"
+        quality = f"rows with a norm, by which --best chooses photos: {self.with_norm:,}"
         stored = f"stored as {about.dtype}"
         if files.bytes is not None:
-            stored += f", {files.bytes / 2**20:.1f} MiB in all"
+            stored += f", {_size(files.bytes)} in all"
         if files.changed is not None:
             stored += f", last changed {files.changed:%Y-%m-%d %H:%M} UTC"
         index = "no index: every query is exact" if files.index is None else f"index {files.index}"
         if files.index_bytes is not None:
-            index += f", {files.index_bytes / 2**20:.1f} MiB"
+            index += f", {_size(files.index_bytes)}"
         if files.not_indexed:
             index += f"; {files.not_indexed:,} rows came later and are compared without it"
-        quality = f"norms of {self.with_norm:,} rows, by which --best chooses photos"
-        removed = f"{len(about.removed):,} removed people, whose photos are refused"
         return [first, *(f"  {line}" for line in (people, removed, life, quality, stored, index))]
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.0f} KiB"
 
 
 def describe(gallery: Gallery) -> Info:

@@ -80,8 +80,9 @@ def index_of(path: Path, options: SourceOptions) -> Index:
     """Index a source; of files with many images (tars, Arrow, RecordIO) the index is kept in the cache.
 
     The cache is $XDG_CACHE_HOME/angulus/index (~/.cache by default). An index is used again if path, size and time of
-    change of every file are the same, and removed after 30 days without use, when another is written. It holds the names and identities of the images, and no image. That of an Arrow
-    file that names images elsewhere is not kept, since those may change, go and come.
+    change of every file are the same, and removed after 30 days without use, when another is written. It holds the
+    names and identities of the images, and no image. That of an Arrow file that names images elsewhere is not kept,
+    since those may change, go and come.
     """
     kind = kind_of(path)
     kept = _kept(path, kind, options)
