@@ -14,7 +14,7 @@ from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.core.formats import text_array
 from angulus.search import life
-from angulus.search.vector_gallery import Gallery, check_same, open_gallery
+from angulus.search.vector_gallery import Gallery, check_dtype, check_same, open_gallery
 from angulus.search.vector_store import DTYPES, About, Neighbours, Vectors
 
 FILES = (".npz", ".safetensors", ".parquet")
@@ -55,7 +55,9 @@ def export(gallery: Gallery, out: str | Path, *, dtype: str | None = None) -> in
         rows.write(out)
         return len(rows)
     target = open_gallery(out)
-    target.check_dtype(dtype)
+    existing = target.store.about() if dtype else None
+    if existing is not None:
+        check_dtype(dtype, existing, target.store.where)
     return copy(gallery, target, about)
 
 

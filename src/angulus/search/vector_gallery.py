@@ -107,15 +107,13 @@ class Gallery:
         if dtype is not None:
             checks.choice("dtype", dtype, DTYPES)
         about = replace(_about(embeddings, flip), dtype=dtype or DTYPES[0])
-        self._check_same(about, embeddings.source)
-        self.check_dtype(dtype)
+        self._check_same(about, embeddings.source, dtype)
         if flip is not None:
             for start in range(0, len(ids), _FUSED):  # refuse what cannot be fused before writing anything
                 embeddings.fused(slice(start, start + _FUSED), flip)
         with self.store.writing():
-            if not self._check_same(about, embeddings.source):  # again: another process may have made it since
+            if not self._check_same(about, embeddings.source, dtype):  # again: another process may have made it since
                 self.store.create(about)
-            self.check_dtype(dtype)
             self.admit(labels, embeddings.source, readmit=readmit)
             for start in range(0, len(ids), batch):
                 part = slice(start, start + batch)
@@ -357,19 +355,13 @@ class Gallery:
             shares.append(sum(match.score >= last for match in answer.matches) / len(truth.matches))
         return Recall(float(np.mean(shares)) if shares else 1.0, top, count)
 
-    def _check_same(self, about: About, source: str) -> bool:
-        """Whether there is a gallery; refuse vectors that do not belong in it."""
+    def _check_same(self, about: About, source: str, dtype: str | None = None) -> bool:
+        """Whether there is a gallery; refuse vectors that do not belong in it, and a dtype that it does not store."""
         existing = self.store.about()
         if existing is not None:
             check_same(about, existing, source, self.store.where)
+            check_dtype(dtype, existing, self.store.where)
         return existing is not None
-
-    def check_dtype(self, dtype: str | None) -> None:
-        """Refuse a dtype that is not the gallery's."""
-        existing = self.store.about()
-        if existing is not None and dtype not in (None, existing.dtype):
-            fault = f"{self.store.where} stores vectors as {existing.dtype}; got dtype {dtype}"
-            raise InputError(f"{fault}; leave it out, or copy the gallery into a new one of that dtype")
 
     def _existing(self) -> About:
         about = self.store.about()
@@ -478,6 +470,13 @@ def check_same(asked: About, existing: About, source: str, where: str) -> None:
     if asked.size != existing.size:
         fault = f"{where} holds vectors of {existing.size} numbers; {source} has {asked.size}"
         raise InputError(f"{fault}; embed the images with the model that made the gallery's, or make another gallery")
+
+
+def check_dtype(dtype: str | None, existing: About, where: str) -> None:
+    """Refuse a dtype that a gallery does not store."""
+    if dtype not in (None, existing.dtype):
+        fault = f"{where} stores vectors as {existing.dtype}; got dtype {dtype}"
+        raise InputError(f"{fault}; leave it out, or copy the gallery into a new one of that dtype")
 
 
 def _check_writable(texts: list[str], source: str) -> None:
