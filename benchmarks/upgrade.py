@@ -159,7 +159,11 @@ def compare(queries: list[Embeddings], stored: list[Embeddings], listed: PairLis
         [
             (
                 protocol.evaluate(*across(query, gallery, listed), draws=0),
-                retrieval.evaluate(query, gallery, reported=retrieval.Figures(ks=(1,), at=None), draws=0),
+                retrieval.evaluate(
+                    *(replace(each, models=None) for each in (query, gallery)),  # which are two models, on purpose
+                    reported=retrieval.Figures(ks=(1,), at=None),
+                    draws=0,
+                ),
             )
             for query, gallery in zip(queries, stored, strict=True)
         ]

@@ -230,7 +230,7 @@ def test_codes_take_a_byte_or_a_bit_of_each_number(tmp_path: Path, kind: str, bi
     gallery = open_gallery(tmp_path / "g")
     gallery.add(made(4000, size=256))
     gallery.index(kind)
-    per_row = gallery.store.index_bytes() / 4000  # type: ignore[attr-defined]
+    per_row = gallery.store.files().index_bytes / 4000
     assert 256 * bits / 8 < per_row < 256 * bits / 8 + more
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 from angulus import InputError
 from angulus.cli.main import app
 from angulus.core.embeddings import Embeddings
-from angulus.search import About, Gallery, export, life, open_gallery, transfer
+from angulus.search import About, Gallery, export, info, lance, life, open_gallery, transfer
 from angulus.search.vector_store import Neighbours, keys
 
 lancedb = pytest.importorskip("lancedb")
@@ -175,6 +176,139 @@ def test_templates_are_means_of_all_photos_of_a_person(gallery: Gallery) -> None
         gallery.query(queries, by="template", exclude_self=True)
 
 
+def test_only_the_best_photos_of_a_person_count(gallery: Gallery) -> None:
+    people = made({f"p{number}": 4 for number in range(5)}, noise=1.0)
+    norms = np.random.default_rng(1).permutation(len(people)) + 1.0
+    gallery.add(replace(people, norms=norms))
+    queries = made({f"p{number}": 1 for number in range(5)}, seed=5, noise=1.0)
+    unit = people.vectors.astype(float) / np.linalg.norm(people.vectors.astype(float), axis=1, keepdims=True)
+    for by in ("person", "template"):
+        answers = gallery.query(queries, top=5, by=by, best=2)
+        for query, answer in zip(queries.vectors.astype(float), answers, strict=True):
+            expected = {}
+            for number in range(5):
+                kept = sorted(range(4 * number, 4 * number + 4), key=lambda row: -norms[row])[:2]
+                mean = unit[kept].mean(axis=0)
+                cosines = [float(query @ each / np.sqrt(query @ query * (each @ each))) for each in (*unit[kept], mean)]
+                nearest = str(people.ids[kept[int(np.argmax(cosines[:2]))]])
+                expected[f"p{number}"] = (max(cosines[:2]), nearest) if by == "person" else (cosines[2], None)
+            assert {match.identity: match.score for match in answer.matches} == {
+                who: pytest.approx(score, abs=1e-6) for who, (score, _) in expected.items()
+            }
+            if by == "person":
+                assert {match.identity: match.id for match in answer.matches} == {
+                    who: name for who, (_, name) in expected.items()
+                }
+    for wrong, fault in [
+        ({"best": 2}, "best chooses photos of people, .* got by photo"),
+        ({"best": 0, "by": "person"}, "best must be a whole number >= 1"),
+        ({"best": 1, "by": "person", "exclude_self": True}, "exclude_self goes with by photo or person, without best"),
+    ]:
+        with pytest.raises(InputError, match=fault):
+            gallery.query(queries, **wrong)
+    gallery.add(replace(people, vectors=people.unit()))  # of unknown norm
+    with pytest.raises(InputError, match=r"has no norm of 'p\d/\d.jpg'; add it again from embeddings with norms"):
+        gallery.query(queries, by="template", best=2)
+    assert gallery.query(queries, by="template")[0].matches
+
+
+def test_norms_travel_with_the_rows(gallery: Gallery, tmp_path: Path) -> None:
+    def norms(of: Gallery) -> dict[str, float | None]:
+        return {name: norm for part in of.store.rows() for name, norm in zip(part.ids, part.norms, strict=True)}
+
+    people = made({"ann": 2, "bob": 1})
+    gallery.add(people)
+    lengths = dict(zip(people.ids.tolist(), np.linalg.norm(people.vectors.astype(float), axis=1), strict=True))
+    assert norms(gallery) == pytest.approx(lengths)
+    gallery.add(replace(people, norms=np.array([3.0, 2.0, 1.0])))
+    export(gallery, tmp_path / "e.npz")
+    export(gallery, tmp_path / "copy")
+    back = open_gallery(tmp_path / "back")
+    back.add(Embeddings.read(tmp_path / "e.npz"))
+    assert norms(gallery) == norms(open_gallery(tmp_path / "copy")) == norms(back)
+    assert sorted(norms(back).values()) == [1, 2, 3]
+    gallery.add(replace(made({"bob": 1}), vectors=people.unit()[2:]))
+    with pytest.warns(UserWarning, match="1 rows of .* have no norm, so the file has none for any of its 3"):
+        export(gallery, tmp_path / "part.npz")
+    assert Embeddings.read(tmp_path / "part.npz").norms is None
+
+
+def test_float16_takes_half_and_answers_alike(gallery: Gallery, tmp_path: Path) -> None:
+    people = made({f"p{number}": 2 for number in range(10)})
+    gallery.add(people, dtype="float16")
+    if isinstance(gallery.store, lance.LanceStore):  # a Qdrant client in this process keeps float32
+        vectors = np.concatenate([part.vectors for part in gallery.store.rows()])
+        assert np.array_equal(vectors, vectors.astype(np.float16))
+        assert not np.array_equal(people.unit(), people.unit().astype(np.float16))
+    wide = open_gallery(tmp_path / "wide")
+    wide.add(people)
+    for found, expected in zip(gallery.query(people, top=3), wide.query(people, top=3), strict=True):
+        assert [match.id for match in found.matches] == [match.id for match in expected.matches]
+        assert [match.score for match in found.matches] == pytest.approx(
+            [match.score for match in expected.matches], abs=1e-3
+        )
+    with pytest.raises(InputError, match="stores vectors as float16; got dtype float32"):
+        gallery.add(people, dtype="float32")
+    with pytest.raises(InputError, match="dtype must be one of 'float32', 'float16'"):
+        gallery.add(people, dtype="int8")
+    gallery.add(made({"new": 1}))  # keeps its own
+    export(gallery, tmp_path / "copy")
+    assert open_gallery(tmp_path / "copy").about().dtype == gallery.about().dtype == "float16"
+    export(gallery, tmp_path / "wider", dtype="float32")
+    assert open_gallery(tmp_path / "wider").about().dtype == "float32"
+
+
+def test_a_gallery_is_counted(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery.add(made({"ann": 3, "bob": 2}))
+    gallery.add(replace(made({"x": 2}), labels=None), expires="1")
+    unit = made({"cleo": 2})
+    gallery.add(replace(unit, vectors=unit.unit()), expires="3")
+    gallery.remove_people(["bob"])
+    later = time.time() + 2 * DAY
+    monkeypatch.setattr(life, "now", lambda given=None: later)
+    found = info.describe(gallery)
+    counted = (found.rows, found.people, found.nameless, found.ended, found.ending, found.with_norm)
+    assert counted == (7, 2, 0, 2, 2, 5)
+    said = "\n".join(found.lines("here"))
+    assert "here: 7 vectors of 16 numbers, of the model with fingerprint 0123456789abcdef, flip none" in said
+    assert "  people: 2\n" in said
+    assert (
+        "photos are refused: 1\n" in said
+        and "with an end: 2; that ended, and wait for angulus search expire: 2" in said
+    )
+
+
+def test_a_copy_writes_nothing_if_any_of_its_people_were_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lance, "_ROWS", 1)  # so that a part without them comes first
+    mine, other = open_gallery(tmp_path / "mine"), open_gallery(tmp_path / "other")
+    mine.add(made({"ann": 3, "bob": 1}))
+    other.add(made({"bob": 1, "zoe": 1}))
+    other.remove_people(["bob"])
+    before = other.about()
+    with pytest.raises(InputError, match=r"1 rows of .*mine are of people who were removed from .*'bob'"):
+        export(mine, tmp_path / "other")
+    assert set(rows(other)) == {"zoe/0.jpg"} and other.about().removed == before.removed
+
+
+def test_templates_are_read_again_if_a_removal_deletes_their_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery, people = open_gallery(tmp_path / "g"), made({"ann": 2, "bob": 2})
+    gallery.add(people)
+    read, tries = gallery.store.rows, []
+
+    def rows_gone(**options: object) -> Iterator[Neighbours]:
+        tries.append(1)
+        yield from read(**options)  # type: ignore[arg-type]
+        if len(tries) < 3:
+            raise RuntimeError("file not found")
+
+    monkeypatch.setattr(gallery.store, "rows", rows_gone)
+    assert first(gallery, people, by="template") == people.labels.tolist() and len(tries) == 3
+
+
 def test_the_threshold_for_strangers_is_the_lowest_that_holds_the_rate(gallery: Gallery) -> None:
     gallery.add(made({f"p{number}": 3 for number in range(10)}))
     strangers = made({f"s{number}": 1 for number in range(40)})
@@ -190,7 +324,7 @@ def test_the_threshold_for_strangers_is_the_lowest_that_holds_the_rate(gallery: 
         gallery.measure_strangers(made({"p3": 1, **{f"s{number}": 1 for number in range(40)}}), 0.1)
 
 
-@pytest.mark.parametrize("text", ["", "soon", "2027-13-01", "0", "40000", "-3", "9999999999", "2020-01-01"])
+@pytest.mark.parametrize("text", ["", "soon", "2027-13-01", "0", "40000", "-3", "9999999999", "2020-01-01", "2027"])
 def test_times_that_are_none_or_over_add_nothing(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError, match="expires must be"):
         open_gallery(tmp_path / "g").add(made({"ann": 1}), expires=text)
@@ -210,7 +344,11 @@ def test_a_gallery_from_before_the_times_is_read_and_grows(tmp_path: Path) -> No
     lancedb.connect(str(tmp_path / "g")).create_table("gallery", old, schema=schema)
     gallery = open_gallery(tmp_path / "g")
     assert first(gallery, people) == ["ann", "ann"] and gallery.expire() == 0
+    with pytest.raises(InputError, match=r"has no norm of 'ann/0\.jpg'"):
+        gallery.query(people, by="person", best=1)
+    assert info.describe(gallery).with_norm == 0
     gallery.add(made({"bob": 1}), expires="1")
+    assert info.describe(gallery).with_norm == 1
     assert {name: end is None for name, (_, _, end) in rows(gallery).items()} == {
         "ann/0.jpg": True,
         "ann/1.jpg": True,
@@ -288,11 +426,11 @@ def test_a_read_is_repeated_while_files_go_away_and_given_up_at_last(tmp_path: P
         return "rows"
 
     enough = 4
-    assert store._repeated(read) == "rows" and len(tries) == 4
+    assert store.repeated(read) == "rows" and len(tries) == 4
     tries.clear()
     enough = 99
     with pytest.raises(RuntimeError, match="file not found"):
-        store._repeated(read)
+        store.repeated(read)
     assert len(tries) == 5
 
 

@@ -180,6 +180,12 @@ def test_the_map_is_tested_on_people_that_it_was_not_fitted_on() -> None:
         scores = (left * right).sum(1)
         better = scores[listed.same][:, None] - scores[~listed.same]
         assert quality.rows[name]["AUC"].value == pytest.approx(((better > 0) + 0.5 * (better == 0)).mean(), abs=1e-6)
+        scores = unit(queries)[held] @ unit(stored)[held].T
+        np.fill_diagonal(scores, -np.inf)
+        right = people[held][scores.argmax(1)] == people[held]
+        assert quality.rows[name]["Recall@1"].value == pytest.approx(right.mean(), abs=1e-6)
+    first = quality.rows[f"{MAPPED} − {OLD}"]["Recall@1"]
+    assert first.value == pytest.approx(quality.rows[MAPPED]["Recall@1"].value - quality.rows[OLD]["Recall@1"].value)
     gain = quality.rows[f"{MAPPED} − {OLD}"]["AUC"]
     assert gain.value == pytest.approx(quality.rows[MAPPED]["AUC"].value - quality.rows[OLD]["AUC"].value)
     assert gain.interval is not None and gain.interval.low < gain.value < gain.interval.high

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -374,6 +375,17 @@ def test_an_index_is_made_again_when_a_file_changes_or_the_cache_is_damaged(tmp_
     assert index_of(path, SourceOptions()).identities.tolist() == ["cat"]
     with pytest.raises(InputError, match="has changed since it was indexed: start again"):
         old.images([COUNT - 1])
+
+
+def test_an_index_that_nothing_used_for_a_month_is_removed(tmp_path: Path, cache: Path) -> None:
+    for name in "ab":
+        index_of(samples(tmp_path / f"{name}.tar"), SourceOptions())
+    month_ago = time.time() - 31 * 86_400
+    for kept in cache.glob("*.npz"):
+        os.utime(kept, (month_ago, month_ago))
+    index_of(tmp_path / "a.tar", SourceOptions())  # is used again
+    index_of(samples(tmp_path / "c.tar"), SourceOptions())
+    assert len(list(cache.glob("*.npz"))) == 2
 
 
 def test_an_index_notices_images_elsewhere_and_the_list_of_a_rec(tmp_path: Path, cache: Path) -> None:

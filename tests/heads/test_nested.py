@@ -32,6 +32,7 @@ OBJECTIVES = {
     "sigmoids": losses.sphereface2("C", 8.0),
     "hard mining": losses.hm_softmax(8.0, 0.6),
 }
+ON_TRITON = ("arcface", "softmax with bias", "hard negatives and inter-class")  # slow in its interpreter
 
 
 @pytest.fixture(autouse=True)
@@ -61,9 +62,14 @@ def gradients(head: DenseHead, features: Tensor, labels: Tensor, reduction: str 
     return loss.detach(), *(torch.zeros(()) if each is None else each for each in found)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-@pytest.mark.parametrize("impl", ["reference", "chunked"])
+@pytest.mark.parametrize(
+    ("name", "impl"),
+    [(name, impl) for name in OBJECTIVES for impl in ("reference", "chunked")]
+    + [(name, impl) for name in ON_TRITON for impl in ("fused", "blocked")],
+)
 def test_is_the_sum_over_prefixes(name: str, impl: str) -> None:
+    if impl in ("fused", "blocked"):
+        pytest.importorskip("triton")
     head = build(OBJECTIVES[name], impl=impl)
     parts = [(part.embedding_size, copy.deepcopy(part)) for part in head.objective.prefixes]
     parts.append((D, build(OBJECTIVES[name]).objective))
@@ -88,6 +94,14 @@ def test_is_the_sum_over_prefixes(name: str, impl: str) -> None:
     for (_, bound), own in zip(parts, [*head.objective.prefixes, head.objective], strict=True):
         for key, value in bound.state_dict().items():
             torch.testing.assert_close(own.state_dict()[key], value, msg=key)
+
+
+@pytest.mark.parametrize("name", ["sub-centres", "sigmoids"])
+def test_what_a_triton_kernel_does_not_compute_is_refused(name: str) -> None:
+    pytest.importorskip("triton")
+    for impl in ("fused", "blocked"):
+        with pytest.raises(InputError, match=f"impl='{impl}' .*use impl='chunked'"):
+            build(OBJECTIVES[name], impl=impl)(*batch())
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -116,8 +130,11 @@ def test_second_derivatives() -> None:
     assert torch.autograd.gradgradcheck(loss, point, fast_mode=True)
 
 
-def test_an_update_within_backward_is_one_update_by_the_whole_gradient() -> None:
-    heads = [build(losses.arcface(8.0, 0.3), impl="chunked") for _ in range(2)]
+@pytest.mark.parametrize("impl", ["chunked", "fused", "blocked"])
+def test_an_update_within_backward_is_one_update_by_the_whole_gradient(impl: str) -> None:
+    if impl != "chunked":
+        pytest.importorskip("triton")
+    heads = [build(losses.arcface(8.0, 0.3), impl=impl) for _ in range(2)]
     plain = torch.optim.SGD([heads[0].weight], 0.1, momentum=0.9, weight_decay=0.01)
     within = BackwardSGD(heads[1], 0.1, momentum=0.9, weight_decay=0.01)
     for step in range(3):

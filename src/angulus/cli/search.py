@@ -26,6 +26,10 @@ DUPLICATES = ("keep", "report", "refuse")
 Where = Annotated[
     str, typer.Argument(metavar="GALLERY", help="A folder (LanceDB), or http://HOST:6333/COLLECTION (Qdrant).")
 ]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="Of a new gallery's vectors: float32, or float16, half the disk.", show_default="float32"),
+]
 Embedded = Annotated[Path, typer.Argument(metavar="EMBEDDINGS", help=".npz, .safetensors or .parquet.")]
 
 
@@ -42,6 +46,7 @@ def add(
         str, typer.Option(help="Photos that are there under another id: keep; report, which compares all; or refuse.")
     ] = "keep",
     readmit: Annotated[bool, typer.Option("--readmit", help="Allow people again who were removed.")] = False,
+    dtype: Dtype = None,
     batch: Annotated[int, typer.Option(help="Rows per commit; a crash loses no committed row.")] = 10_000,
 ) -> None:
     """Add embeddings, or replace those with the same ids; makes the gallery if there is none."""
@@ -51,7 +56,7 @@ def add(
     read, opened = Embeddings.read(embeddings), _open(gallery)
     if duplicates != "keep":
         _report_duplicates(opened.duplicates(read, flip=flip), refuse=duplicates == "refuse")
-    options: dict[str, Any] = {"expires": expires, "readmit": readmit, "batch": batch}
+    options: dict[str, Any] = {"expires": expires, "readmit": readmit, "dtype": dtype, "batch": batch}
     opened.add(read, flip=flip, **options, on_rows=lambda count: say(f"{count:,} of {len(read):,} saved"))
     say(f"{opened.store.where}: {len(opened):,} in all")
 
@@ -87,11 +92,14 @@ def export(
     out: Annotated[
         str, typer.Argument(metavar="OUT", help="PATH.npz, .safetensors, .parquet; or another gallery of any store.")
     ],
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the copy's vectors: float32 or float16 [default: as they are].")
+    ] = None,
 ) -> None:
     """Copy a gallery as it is now into an embeddings file, or into another gallery."""
     from angulus.search import export
 
-    say(f"{out}: {export(_open(gallery), out):,} rows")
+    say(f"{out}: {export(_open(gallery), out, dtype=dtype):,} rows")
 
 
 @search_app.command("threshold")
@@ -130,15 +138,11 @@ def index(
 @search_app.command("info")
 def info(gallery: Where) -> None:
     """Show what a gallery holds, and the fingerprint of its model, as `angulus info MODEL` does for a folder."""
-    from angulus.core.contract import describe_model
+    from angulus.search.info import describe
 
     opened = _open(gallery)
-    about = opened.about()
-    fused = f", fused with the mirrored images' by flip {about.flip}" if about.flip else ""
-    say(
-        f"{opened.store.where}: {len(opened):,} vectors of {about.size} numbers, of {describe_model(about.model)}"
-        f"{fused}"
-    )
+    for line in describe(opened).lines(opened.store.where):
+        say(line)
 
 
 @search_app.command("query")
@@ -159,6 +163,10 @@ def query(
         str,
         typer.Option(help="A match is a photo; a person, by the best photo; or a person by the mean photo: template."),
     ] = "photo",
+    best: Annotated[
+        int | None,
+        typer.Option(help="By person or template: only that many photos of each, those with the largest norms."),
+    ] = None,
     exclude_self: Annotated[
         bool, typer.Option("--exclude-self", help="Leave out the gallery's photo with the query's own id.")
     ] = False,
@@ -185,11 +193,11 @@ def query(
     about = opened.about()
     calibrated = None if calibration is None else read_calibration(calibration, about.model)
     limit = threshold if calibrated is None else threshold_of(calibrated, about, opened.store.where, read.model)
-    compatible: dict[str, Any] = {"compatible_with": _compatible_with(model, calibrated, read)}
+    asked: dict[str, Any] = {"best": best, "compatible_with": _compatible_with(model, calibrated, read)}
     effort = (EFFORT if effort is None else effort) if approximate else None
     checks.choice("--by", by, BY)
     answers = opened.query(
-        read, top=top, threshold=limit, flip=flip, effort=effort, by=by, exclude_self=exclude_self, **compatible
+        read, top=top, threshold=limit, flip=flip, effort=effort, by=by, exclude_self=exclude_self, **asked
     )
     _show(answers)
     nobody = sum(not answer.matches for answer in answers)
@@ -208,7 +216,7 @@ def query(
         if warning:
             checks.warn(warning)
     if effort is not None:
-        recall = opened.recall(read, top=top, flip=flip, effort=effort, by=by, exclude_self=exclude_self, **compatible)
+        recall = opened.recall(read, top=top, flip=flip, effort=effort, by=by, exclude_self=exclude_self, **asked)
         say(
             f"approximate: {100 * recall.value:.1f} % of the true {recall.top} nearest, over {recall.queries:,} queries"
         )

@@ -13,7 +13,7 @@ from rich.table import Table
 from angulus.cli.output import Draws, JsonFile, Seed, refuse_unwritable, save_json, say, show_table
 from angulus.core import checks
 
-_SHOWN = ("AUC", "TAR@FAR=1e-2", "TAR@FAR=1e-3")  # --json has all
+_SHOWN = ("AUC", "Recall@1", "TAR@FAR=1e-2", "TAR@FAR=1e-3")  # --json has all
 
 if TYPE_CHECKING:
     from angulus.core.embeddings import Embeddings

@@ -30,7 +30,7 @@ MISSING = ("refuse", "fail")  # what becomes of a list's ids without embedding
 UNKNOWN_ONES = ("labels", "groups")  # columns where some texts mean unknown
 
 _DTYPES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
-_SAME_LENGTH = 2e-3  # relative; float16 rounds a length by less
+SAME_LENGTH = 2e-3  # relative; float16 rounds a length by less
 _BLOCK = 2**21  # numbers per block, so that float64 work on a mapped file takes tens of MiB
 
 
@@ -288,7 +288,7 @@ class Embeddings:
     @cached_property
     def _normalised(self) -> bool:
         """Whether `norms` differ from the lengths of the vectors."""
-        return self.norms is not None and not np.allclose(self.norms, self._vector_lengths, rtol=_SAME_LENGTH, atol=0)
+        return self.norms is not None and not np.allclose(self.norms, self._vector_lengths, rtol=SAME_LENGTH, atol=0)
 
     @cached_property
     def _makers(self) -> list[str]:

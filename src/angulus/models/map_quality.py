@@ -14,23 +14,26 @@ from angulus.core.contract import split_model_name
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.lists.sample_pairs import impostor_count
 from angulus.evaluation.protocols import pairs as verification
+from angulus.evaluation.protocols import retrieval
 from angulus.evaluation.protocols.calibrate import pairs_of_images
 from angulus.evaluation.protocols.differences import compare_results
-from angulus.evaluation.protocols.result import Number, null_for_nan
+from angulus.evaluation.protocols.result import Number, Result, null_for_nan
 from angulus.evaluation.protocols.two_models import across
 from angulus.models.vector_map import VectorMap, fit, split_people
 
 _MOST_IMPOSTORS = 100_000  # pairs drawn for the test
 OLD, NEW, MAPPED = "old on old", "new on new", "new on mapped old"
+FIRST = "Recall@1"
 _GAIN = f"{MAPPED} − {OLD}"
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Verification figures of queries on stored vectors, with intervals over the people.
+    """Figures of queries on stored vectors, with intervals over the people.
 
     Attributes:
-        rows: AUC, TAR at FARs ... by comparison, and the difference of the mapped to the old vectors.
+        rows: AUC, TAR at FARs ..., and Recall@1 of each image among all others, by comparison, and the difference of
+            the mapped to the old vectors.
         people, images, fitted_on: held out, their images, and the images that the map was fitted on.
         notes: what a reader must know.
     """
@@ -98,14 +101,18 @@ def fit_and_test(
     _, people = np.unique(before.labels if before.labels is not None else [], return_inverse=True)
     listed = pairs_of_images(before, impostors=min(impostor_count(people), _MOST_IMPOSTORS), seed=seed)
     stored = {OLD: (before, before), NEW: (after, after), MAPPED: (after, mapping.of(before))}
+    first, resampled = retrieval.Figures(ks=(1,), at=None), dict[str, Any](draws=draws, seed=seed)
     results = {
-        name: verification.evaluate(*across(query, gallery, listed), draws=draws, seed=seed)
+        name: (
+            verification.evaluate(*across(query, gallery, listed), **resampled),
+            retrieval.evaluate(*(replace(each, models=None) for each in (query, gallery)), reported=first, **resampled),
+        )
         for name, (query, gallery) in stored.items()
     }
-    table = {name: {number.name: number for number in result.numbers} for name, result in results.items()}
+    table = {name: _figures(*both) for name, both in results.items()}
     if draws:
-        gain = compare_results(results[OLD], results[MAPPED], draws=draws, seed=seed)
-        table[_GAIN] = {number.name: number for number in gain.numbers}
+        gains = (compare_results(old, new, **resampled) for old, new in zip(results[OLD], results[MAPPED], strict=True))
+        table[_GAIN] = _figures(*gains)
     count = int(people.max()) + 1
     notes = (
         f"{len(listed):,} pairs of {len(rows):,} images of {count:,} people; the map was fitted on the other "
@@ -113,6 +120,11 @@ def fit_and_test(
         *(["intervals: 95 % of the resamples of the people"] if draws else []),
     )
     return mapping, Quality(table, count, len(rows), len(old) - len(rows), notes)
+
+
+def _figures(pairs: Result, found: Result) -> dict[str, Number]:
+    """Those of pairs, and the share of the images that find an image of their person first."""
+    return {number.name: number for number in (*pairs.numbers, *(each for each in found.numbers if each.name == FIRST))}
 
 
 def map_path(folder: Path, old: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,17 @@ import pyarrow.compute as pc
 
 from angulus.core import checks, extras, files, limits
 from angulus.core.checks import InputError
-from angulus.search.vector_store import EXTRA, KEY, WHAT, About, Neighbours, Vectors, keys
+from angulus.search.vector_store import EXTRA, KEY, WHAT, About, Files, Neighbours, Read, Vectors, keys
 
 TABLE, META = "gallery", b"angulus"
 KINDS = ("ivf-pq", "hnsw", "int8", "binary")
-EXPIRES = pa.field("expires", pa.int64())  # seconds of Unix time; a gallery made before this column lacks it
+EXPIRES = pa.field("expires", pa.int64())  # seconds of Unix time
+NORM = pa.field("norm", pa.float32())  # of the feature
+LATER = (EXPIRES, NORM)  # columns that older galleries lack until something is added
 LEAST = 256  # rows that an index needs to learn its codes
 WAIT_S = 600.0  # for another process that writes; an index of a million rows takes two minutes
 
+_NAMES = dict(zip(KINDS, ("IvfPq", "HnswSq", "IvfSq", "IvfRq"), strict=True))  # LanceDB's
 _KEPT = timedelta(hours=1)  # how long older versions of the table stay, for processes that still read them
 _TERMS = 1000  # per condition
 # times as many rows as requested are compared by their full vectors, by the type of index
@@ -111,7 +114,7 @@ class LanceStore:
         schema = self._latest().schema
         about = About.read((schema.metadata or {}).get(META), self.where)
         vector = schema.field("vector").type if "vector" in schema.names else None
-        if {"key", "id", "identity"} - set(schema.names) or vector != pa.list_(pa.float32(), about.size):
+        if {"key", "id", "identity"} - set(schema.names) or vector != _vector_type(about):
             raise InputError(f"{self.where} is not a gallery that angulus search made (other columns)")
         if not self._writes and (self._removals.path.exists() or self._duplicates()):
             try:
@@ -128,8 +131,8 @@ class LanceStore:
             pa.field("key", pa.string(), nullable=False),
             pa.field("id", pa.string(), nullable=False),
             pa.field("identity", pa.string()),
-            pa.field("vector", pa.list_(pa.float32(), about.size), nullable=False),
-            EXPIRES,
+            pa.field("vector", _vector_type(about), nullable=False),
+            *LATER,
         ]
         schema = pa.schema(fields, metadata={META: about.text().encode()})
         with self._errors_named():
@@ -142,27 +145,26 @@ class LanceStore:
             change = data.replace_schema_metadata if old else data.update_schema_metadata
             change({META.decode(): about.text()})
 
-    def put(
-        self,
-        ids: Sequence[str],
-        identities: Sequence[str | None],
-        vectors: Vectors,
-        expires: Sequence[int | None] = (),
-    ) -> None:
+    def put(self, rows: Neighbours) -> None:
         table = self._open()
-        if EXPIRES.name not in table.schema.names:
-            with self._errors_named():
-                table.add_columns(EXPIRES)
-        columns = [
-            pa.array(keys(ids)),
-            pa.array(list(ids), pa.string()),
-            pa.array(list(identities), pa.string()),
-            pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(vectors).ravel()), vectors.shape[1]),
-            pa.array(list(expires) or [None] * len(ids), EXPIRES.type),
-        ]
+        with self._errors_named():
+            for field in LATER:
+                if field.name not in table.schema.names:
+                    table.add_columns(field)
+        kept = table.schema.field("vector").type
+        flat = np.ascontiguousarray(rows.vectors, dtype=kept.value_type.to_pandas_dtype()).ravel()
+        unknown = [None] * len(rows.ids)
+        columns = {
+            "key": pa.array(keys(rows.ids)),
+            "id": pa.array(list(rows.ids), pa.string()),
+            "identity": pa.array(list(rows.identities), pa.string()),
+            "vector": pa.FixedSizeListArray.from_arrays(pa.array(flat), kept.list_size),
+            EXPIRES.name: pa.array(list(rows.expires) or unknown, EXPIRES.type),
+            NORM.name: pa.array(list(rows.norms) or unknown, NORM.type),
+        }
         with self._errors_named():
             merge = table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
-            merge.execute(pa.Table.from_arrays(columns, schema=table.schema))
+            merge.execute(pa.Table.from_arrays([columns[name] for name in table.schema.names], schema=table.schema))
 
     def present(self, ids: Sequence[str]) -> set[str]:
         return {name for rows in self._rows_of(keys(ids)) for name in rows["id"].to_pylist()}
@@ -175,15 +177,18 @@ class LanceStore:
         with self._errors_named():
             return int(self._open().count_rows())
 
-    def rows(self, *, people: Collection[str] | None = None, expired: int | None = None) -> Iterator[Neighbours]:
+    def rows(
+        self, *, people: Collection[str] | None = None, expired: int | None = None, vectors: bool = True
+    ) -> Iterator[Neighbours]:
         condition: Any = None if people is None else pc.field("identity").isin(list(people))
         if expired is not None:
             if EXPIRES.name not in self._latest().schema.names:
                 return
             condition = pc.field(EXPIRES.name) <= expired
         data = self._pieces("listing a gallery")
+        columns = [name for name in self._columns() if vectors or name != "vector"]
         with self._errors_named():
-            for batch in data.to_batches(self._columns(), filter=condition, batch_size=_ROWS):
+            for batch in data.to_batches(columns, filter=condition, batch_size=_ROWS):
                 yield _neighbours(batch)
 
     def index(self, kind: str) -> None:
@@ -201,22 +206,28 @@ class LanceStore:
         with self._errors_named():
             table.create_index("vector", config=self._config(kind, size), replace=True)
 
-    def index_bytes(self) -> int:
-        """Bytes of the index: what queries keep in memory; the vectors that they compare at last stay on disk."""
+    def files(self) -> Files:
+        """The index takes the memory of queries; the vectors that they compare at last stay on disk."""
+        table = self._latest()
+        stored = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
         with self._errors_named():
-            return sum(int(index.size_bytes) for index in self._open().list_indices())
+            changed = table.to_lance().versions()[-1]["timestamp"].astimezone(UTC)
+            built = table.list_indices()
+            if not built:
+                return Files(bytes=stored, changed=changed)
+            index, kinds = built[0], {name: kind for kind, name in _NAMES.items()}
+            kind = kinds.get(index.index_type.replace("IvfHnsw", "Hnsw"), index.index_type)
+            missing = getattr(table.index_stats(index.name), "num_unindexed_rows", None)
+            return Files(kind, int(index.size_bytes), missing, stored, changed)
 
     @staticmethod
     def _config(kind: str, size: int) -> Any:
         """LanceDB's index of that kind, for vectors of that many numbers."""
-        indices = extras.load("lancedb.index", EXTRA, WHAT)
+        make = getattr(extras.load("lancedb.index", EXTRA, WHAT), _NAMES[kind])
         if kind == "ivf-pq":
             parts = next(count for count in range(max(1, size // 8), 0, -1) if size % count == 0)
-            return indices.IvfPq(distance_type="dot", num_sub_vectors=parts)
-        if kind == "hnsw":
-            return indices.HnswSq(distance_type="dot")
-        index = indices.IvfSq if kind == "int8" else indices.IvfRq
-        return index(distance_type="dot")
+            return make(distance_type="dot", num_sub_vectors=parts)
+        return make(distance_type="dot")
 
     def tidy(self) -> None:
         with self._errors_named():
@@ -236,7 +247,7 @@ class LanceStore:
             search = search.nprobes(effort).ef(max(effort, refine * top)).refine_factor(refine)
         search = search.limit(top).select([*self._columns(), "_distance"])
         with self._errors_named():
-            rows = self._repeated(search.to_arrow)
+            rows = self.repeated(search.to_arrow)
         if "query_index" not in rows.schema.names:
             return [_neighbours(rows)]
         number = rows["query_index"].to_numpy()
@@ -244,10 +255,10 @@ class LanceStore:
 
     def _columns(self) -> list[str]:
         """The columns that a row of the gallery is read from."""
-        return [name for name in ("id", "identity", "vector", EXPIRES.name) if name in self._open().schema.names]
+        wanted = ("id", "identity", "vector", *(field.name for field in LATER))
+        return [name for name in wanted if name in self._open().schema.names]
 
-    def _repeated(self, read: Callable[[], Any]) -> Any:
-        """What `read` gives; if a removal deletes the files that it reads, it reads the version that followed."""
+    def repeated(self, read: Callable[[], Read]) -> Read:
         for _ in range(_TRIES - 1):
             try:
                 return read()
@@ -368,12 +379,18 @@ class LanceStore:
 
 def _neighbours(rows: Any) -> Neighbours:
     """The rows of an Arrow table or batch."""
-    vectors = rows["vector"]
-    vectors = vectors.combine_chunks() if isinstance(vectors, pa.ChunkedArray) else vectors
-    flat = vectors.flatten().to_numpy(zero_copy_only=False)
-    expires = rows[EXPIRES.name].to_pylist() if EXPIRES.name in rows.schema.names else ()
-    ids, identities = rows["id"].to_pylist(), rows["identity"].to_pylist()
-    return Neighbours(ids, identities, flat.reshape(-1, vectors.type.list_size), expires)
+    unit = np.empty((len(rows["id"]), 0), dtype=np.float32)
+    if "vector" in rows.schema.names:
+        vectors = rows["vector"]
+        vectors = vectors.combine_chunks() if isinstance(vectors, pa.ChunkedArray) else vectors
+        flat = vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+        unit = flat.reshape(-1, vectors.type.list_size)
+    later = [rows[field.name].to_pylist() if field.name in rows.schema.names else () for field in LATER]
+    return Neighbours(rows["id"].to_pylist(), rows["identity"].to_pylist(), unit, *later)
+
+
+def _vector_type(about: About) -> Any:
+    return pa.list_(pa.float16() if about.dtype == "float16" else pa.float32(), about.size)
 
 
 def _lancedb() -> Any:

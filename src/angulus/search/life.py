@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks
 from angulus.core.checks import InputError
-from angulus.core.embeddings import Embeddings
+from angulus.core.embeddings import SAME_LENGTH, Embeddings
 from angulus.search.vector_store import Neighbours, keys
 
 SAME_PHOTO = 0.9999  # a cosine: one photo embedded twice differs by float32's rounding, some 1e-6
@@ -62,6 +63,9 @@ def moment(text: str, what: str = "expires", given: float | None = None) -> int:
     >>> moment("2027-01-31"), moment("2027-01-31T12:00:00+02:00"), moment("30", given=0)
     (1801353600, 1801389600, 2592000)
     """
+    if re.fullmatch(r"(19|2[01])\d\d", text):
+        fault = f"{what} must be a date such as {text}-01-31, or a number of days; got {text}, which may be a year"
+        raise InputError(f"{fault}; give a date")
     if re.fullmatch(r"\d{1,5}", text):
         return int(now(given)) + 86_400 * checks.integer(what, int(text), low=1, high=MOST_DAYS, hint="days from now")
     try:
@@ -84,6 +88,14 @@ def ends(embeddings: Embeddings, expires: str | None) -> list[int | None]:
     return [known.get(text) for text in texts] or [None] * len(embeddings)
 
 
+def norms(embeddings: Embeddings) -> list[float | None]:
+    """The length of each feature: as the embeddings say, or of the vectors; unknown if all of these have length 1."""
+    lengths = embeddings.feature_norms
+    if embeddings.norms is None and np.allclose(lengths, 1, atol=SAME_LENGTH):
+        return [None] * len(embeddings)
+    return list(map(float, lengths))
+
+
 def alive(rows: Neighbours, removed: Collection[str], second: float) -> Neighbours:
     """The rows whose time has not ended, and that are not of removed people."""
     if not removed and not any(end is not None for end in rows.expires):
@@ -95,7 +107,7 @@ def alive(rows: Neighbours, removed: Collection[str], second: float) -> Neighbou
         for row, (who, end) in enumerate(zip(rows.identities, ends, strict=True))
         if (end is None or end > second) and not (gone and who and keys([who])[0] in gone)
     ]
-    return _take(rows, kept)
+    return rows.take(kept)
 
 
 def find_duplicates(new: Neighbours, stored: Callable[[], Iterable[Neighbours]]) -> Iterator[Duplicate]:
@@ -105,7 +117,7 @@ def find_duplicates(new: Neighbours, stored: Callable[[], Iterable[Neighbours]])
     """
     for start in range(0, len(new.ids), _ROWS):
         part = slice(start, start + _ROWS)
-        earlier = _take(new, range(min(start + _ROWS, len(new.ids))))
+        earlier = new.take(range(min(start + _ROWS, len(new.ids))))
         for others, is_new in itertools.chain(((rows, False) for rows in stored()), [(earlier, True)]):
             scores = new.vectors[part] @ others.vectors.T
             for row, other in np.argwhere(scores >= SAME_PHOTO).tolist():
@@ -115,14 +127,58 @@ def find_duplicates(new: Neighbours, stored: Callable[[], Iterable[Neighbours]])
                     yield Duplicate(*sides, float(scores[row, other]))
 
 
-def templates(parts: Iterable[Neighbours]) -> dict[str, NDArray[np.float64]]:
-    """The unit mean of each person's unit vectors, float64 [d]."""
-    sums: dict[str, NDArray[np.float64]] = {}
+class Template(NamedTuple):
+    """What stands for a person: the ids of photos, and their unit vectors, float64 [T, d]; a mean has no id."""
+
+    ids: Sequence[str]
+    vectors: NDArray[np.float64]
+
+
+def templates(
+    parts: Iterable[Neighbours], *, mean: bool = True, best: int | None = None, where: str = "the gallery"
+) -> dict[str, Template]:
+    """Each person's template: the unit mean of the unit vectors of all photos, or of the best; or these themselves.
+
+    Args:
+        best: how many photos, those of the largest norms, >= 1; None: all. Of equal ones the first ids are taken.
+
+    Raises:
+        checks.InputError: photos of unknown norm, with `best`; `where` is the gallery, for that.
+    """
+    if mean and best is None:
+        sums: dict[str, NDArray[np.float64]] = {}
+        for part in parts:
+            for who, vector in zip(part.identities, part.vectors, strict=True):
+                if who is not None:
+                    sums[who] = sums.get(who, 0) + vector.astype(np.float64)
+        return {who: Template((), _unit(total)) for who, total in sums.items()}
+    photos: dict[str, list[tuple[float, str, NDArray[np.float32]]]] = {}
     for part in parts:
-        for who, vector in zip(part.identities, part.vectors, strict=True):
-            if who is not None:
-                sums[who] = sums.get(who, 0) + vector.astype(np.float64)
-    return {who: total / max(float(np.linalg.norm(total)), 1e-12) for who, total in sums.items()}
+        norms = part.norms or [None] * len(part.ids)
+        for name, who, vector, norm in zip(part.ids, part.identities, part.vectors, norms, strict=True):
+            if who is None:
+                continue
+            if norm is None and best is not None:
+                fault = f"the best photos are those with the largest norms, and {where} has no norm of {name!r}"
+                raise InputError(f"{fault}; add it again from embeddings with norms, or leave --best out")
+            kept = photos.setdefault(who, [])
+            kept.append((-(norm or 0), name, vector.copy()))  # a view would keep the whole part
+            if best is not None and len(kept) > best:
+                kept.sort(key=lambda photo: photo[:2])
+                del kept[best:]
+    found = {}
+    for who, kept in photos.items():
+        vectors = np.stack([vector for *_, vector in kept]).astype(np.float64)
+        found[who] = (
+            Template((), _unit(vectors.sum(0))) if mean else Template([name for _, name, _ in kept], _unit(vectors))
+        )
+    return found
+
+
+def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows [T, d], or one of [d] as [1, d], of length 1."""
+    rows = np.atleast_2d(vectors)
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
 
 
 def open_set(best: ArrayLike, fpir: float, rows: int) -> OpenSet:
@@ -155,8 +211,3 @@ def open_set(best: ArrayLike, fpir: float, rows: int) -> OpenSet:
     accepted = int(np.sum(scores >= threshold))
     high = 1.0 if accepted == len(scores) else float(beta.ppf(0.95, accepted + 1, len(scores) - accepted))
     return OpenSet(threshold, accepted / len(scores), high, len(scores), rows)
-
-
-def _take(rows: Neighbours, kept: Sequence[int]) -> Neighbours:
-    ids, identities = [rows.ids[row] for row in kept], [rows.identities[row] for row in kept]
-    return Neighbours(ids, identities, rows.vectors[list(kept)], [rows.expires[row] for row in kept if rows.expires])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -13,7 +13,7 @@ import numpy as np
 
 from angulus.core import checks, extras
 from angulus.core.checks import InputError
-from angulus.search.vector_store import EXTRA, WHAT, About, Neighbours, Vectors, keys
+from angulus.search.vector_store import EXTRA, WHAT, About, Files, Neighbours, Read, Vectors, keys
 
 META = "angulus"
 KEY_VARIABLE = "QDRANT_API_KEY"
@@ -22,7 +22,7 @@ KINDS = ("hnsw", "int8", "binary")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _BATCH = 500  # points per request
 _OVERSAMPLING = 30.0  # times as many points as requested are compared by their full vectors, if they are quantised
-_PAYLOAD = ("id", "identity", "expires")
+_PAYLOAD = ("id", "identity", "expires", "norm")
 _USER = re.compile(r"://[^\s/]*@")  # user and password of a URL
 
 
@@ -68,7 +68,8 @@ class QdrantStore:
         models = self.models
         try:
             with self._errors_named():
-                vectors = models.VectorParams(size=about.size, distance=models.Distance.DOT)
+                kept = models.Datatype(about.dtype)
+                vectors = models.VectorParams(size=about.size, distance=models.Distance.DOT, datatype=kept)
                 metadata = {META: about.text()}
                 self.client.create_collection(self.collection, vectors_config=vectors, metadata=metadata)
         except InputError:
@@ -79,17 +80,12 @@ class QdrantStore:
         with self._errors_named():
             self.client.update_collection(self.collection, metadata={META: about.text()})
 
-    def put(
-        self,
-        ids: Sequence[str],
-        identities: Sequence[str | None],
-        vectors: Vectors,
-        expires: Sequence[int | None] = (),
-    ) -> None:
-        columns = zip(keys(ids), vectors, ids, identities, expires or [None] * len(ids), strict=True)
+    def put(self, rows: Neighbours) -> None:
+        later = ((column or [None] * len(rows.ids)) for column in (rows.expires, rows.norms))
+        columns = zip(keys(rows.ids), rows.vectors, rows.ids, rows.identities, *later, strict=True)
         points = [
-            self.models.PointStruct(id=key, vector=vector.tolist(), payload=dict(zip(_PAYLOAD, texts, strict=True)))
-            for key, vector, *texts in columns
+            self.models.PointStruct(id=key, vector=vector.tolist(), payload=dict(zip(_PAYLOAD, values, strict=True)))
+            for key, vector, *values in columns
         ]
         with self._errors_named():
             for start in range(0, len(points), _BATCH):
@@ -111,17 +107,19 @@ class QdrantStore:
         with self._errors_named():
             return int(self.client.count(self.collection, exact=True).count)
 
-    def rows(self, *, people: Collection[str] | None = None, expired: int | None = None) -> Iterator[Neighbours]:
+    def rows(
+        self, *, people: Collection[str] | None = None, expired: int | None = None, vectors: bool = True
+    ) -> Iterator[Neighbours]:
         models = self.models
         asked = []
         if people is not None:
             asked.append(models.FieldCondition(key="identity", match=models.MatchAny(any=list(people))))
         if expired is not None:
             asked.append(models.FieldCondition(key="expires", range=models.Range(lte=expired)))
-        size, more = getattr(self.about(), "size", 1), None
+        size, more = getattr(self.about(), "size", 1) if vectors else 0, None
         with self._errors_named():
             while True:
-                shared = {"limit": _BATCH, "offset": more, "with_payload": True, "with_vectors": True}
+                shared = {"limit": _BATCH, "offset": more, "with_payload": True, "with_vectors": vectors}
                 points, more = self.client.scroll(self.collection, models.Filter(must=asked), **shared)
                 yield self._neighbours(points, size)
                 if more is None:
@@ -141,6 +139,17 @@ class QdrantStore:
         with self._errors_named():
             self.client.update_collection(self.collection, vectors_config=vectors, quantization_config=quantised)
 
+    def repeated(self, read: Callable[[], Read]) -> Read:
+        """`read()`: the server keeps what a request reads."""
+        return read()
+
+    def files(self) -> Files:
+        """The codes that the server keeps in memory, if it does; it does not say what it stores."""
+        with self._errors_named():
+            codes = self.client.get_collection(self.collection).config.quantization_config
+        kind = "hnsw" if codes is None else "int8" if getattr(codes, "scalar", None) else "binary"
+        return Files(kind)
+
     def tidy(self) -> None:
         """Does nothing: the server merges its segments by itself."""
 
@@ -159,10 +168,10 @@ class QdrantStore:
 
     @staticmethod
     def _neighbours(points: Sequence[Any], size: int) -> Neighbours:
-        vectors = np.array([point.vector for point in points], dtype=np.float32).reshape(-1, size)
+        vectors = np.array([point.vector if size else [] for point in points], dtype=np.float32)
         payloads = [point.payload for point in points]
-        ids, identities, expires = ([item.get(name) for item in payloads] for name in _PAYLOAD)
-        return Neighbours(ids, identities, vectors, expires)
+        ids, identities, expires, norms = ([item.get(name) for item in payloads] for name in _PAYLOAD)
+        return Neighbours(ids, identities, vectors.reshape(len(points), size), expires, norms)
 
     @contextmanager
     def _errors_named(self) -> Iterator[None]:

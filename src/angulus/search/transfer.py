@@ -9,18 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
+from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.core.formats import text_array
 from angulus.search import life
-from angulus.search.vector_gallery import Gallery, check_same, open_gallery
-from angulus.search.vector_store import About, Neighbours, Vectors
+from angulus.search.vector_gallery import Gallery, check_dtype, check_same, open_gallery
+from angulus.search.vector_store import DTYPES, About, Neighbours, Vectors
 
 FILES = (".npz", ".safetensors", ".parquet")
 _OTHER_FILES = (".bin", ".csv", ".h5", ".json", ".jsonl", ".npy", ".pkl", ".tsv", ".txt", ".zip")  # no galleries
 
 
-def export(gallery: Gallery, out: str | Path) -> int:
+def export(gallery: Gallery, out: str | Path, *, dtype: str | None = None) -> int:
     """Copy the rows as they are now into another gallery, or into an embeddings file; returns how many.
 
     Rows whose time has ended, and those of removed people, stay behind. Another gallery also gets the list of removed
@@ -29,12 +30,16 @@ def export(gallery: Gallery, out: str | Path) -> int:
 
     Args:
         out: PATH.npz, .safetensors or .parquet; or a gallery as `open_gallery` takes it.
+        dtype: of the copy's vectors, "float32" or "float16"; None: as stored here.
 
     Raises:
         checks.InputError: an empty gallery; a file of another kind; fused vectors for a file, as no file says how they
             were fused; another gallery that is of another model, or from which some of the people were removed.
     """
     about = gallery.about()
+    if dtype is not None:
+        checks.choice("dtype", dtype, DTYPES)
+        about = replace(about, dtype=dtype)
     suffix = "" if "://" in str(out) else Path(out).suffix
     if suffix.lower() in _OTHER_FILES:
         raise InputError(f"a file must end in {', '.join(FILES)}; got {out}; any other name is a gallery's")
@@ -46,10 +51,14 @@ def export(gallery: Gallery, out: str | Path) -> int:
         kept = [part for part in parts if part.ids]
         if not kept:
             raise InputError(f"the time of all rows of {gallery.store.where} has ended; there is nothing to export")
-        rows = as_embeddings(kept, about.model, gallery.store.where)
+        rows = as_embeddings(kept, about, gallery.store.where)
         rows.write(out)
         return len(rows)
-    return copy(gallery, open_gallery(out), about)
+    target = open_gallery(out)
+    existing = target.store.about() if dtype else None
+    if existing is not None:
+        check_dtype(dtype, existing, target.store.where)
+    return copy(gallery, target, about)
 
 
 def copy(
@@ -60,6 +69,8 @@ def copy(
     on_rows: Callable[[int], None] | None = None,
 ) -> int:
     """Copy the rows of a gallery that have not ended into another, which becomes `about`; returns how many.
+
+    People who were removed from `out` are looked for in all rows before the first is written.
 
     Args:
         change: makes the vectors of `about` from those of the gallery; None: they stay.
@@ -73,13 +84,17 @@ def copy(
             out.store.create(about)
         else:
             check_same(about, existing, gallery.store.where, out.store.where)
+            if existing.removed:
+                names = (
+                    life.alive(part, about.removed, second).identities for part in gallery.store.rows(vectors=False)
+                )
+                out.admit([who for part in names for who in part if who], gallery.store.where)
             out.store.describe(replace(existing, removed=existing.removed | about.removed))
         for part in gallery.store.rows():
             kept = life.alive(part, about.removed, second)
-            if kept.ids:
+            if kept.ids:  # again, as a row may have come since
                 out.admit(kept.identities, gallery.store.where)
-                vectors = kept.vectors if change is None else change(kept.vectors)
-                out.store.put(kept.ids, kept.identities, vectors, kept.expires)
+                out.store.put(kept if change is None else replace(kept, vectors=change(kept.vectors)))
                 count += len(kept.ids)
                 if on_rows is not None:
                     on_rows(count)
@@ -94,16 +109,21 @@ def check_places(gallery: Gallery, out: Gallery) -> None:
     out.store.about()
 
 
-def as_embeddings(parts: Sequence[Neighbours], model: str | None, source: str) -> Embeddings:
+def as_embeddings(parts: Sequence[Neighbours], about: About, source: str) -> Embeddings:
     """Rows of a gallery as embeddings, which can be written to a file."""
     ids = [name for part in parts for name in part.ids]
     people = [who or "" for part in parts for who in part.identities]
     expires = ["" if end is None else _date(end) for part in parts for end in part.expires or [None] * len(part.ids)]
+    norms = [np.nan if norm is None else norm for part in parts for norm in part.norms or [None] * len(part.ids)]
+    unknown = int(np.isnan(norms).sum())
+    if 0 < unknown < len(norms):
+        checks.warn(f"{unknown:,} rows of {source} have no norm, so the file has none for any of its {len(norms):,}")
     return Embeddings(
-        np.concatenate([part.vectors for part in parts]),
+        np.concatenate([part.vectors for part in parts]).astype(about.dtype, copy=False),
         text_array(ids),
         labels=text_array(people) if any(people) else None,
-        models=None if model is None else np.full(len(ids), model),
+        norms=None if unknown else np.array(norms),
+        models=None if about.model is None else np.full(len(ids), about.model),
         expires=text_array(expires) if any(expires) else None,
         source=source,
     )

@@ -18,7 +18,7 @@ from angulus.evaluation.protocols.calibration import Calibration
 from angulus.search import life
 from angulus.search.lance import LanceStore
 from angulus.search.qdrant import QdrantStore
-from angulus.search.vector_store import About, Neighbours, VectorStore, keys
+from angulus.search.vector_store import DTYPES, About, Neighbours, VectorStore, keys
 
 EFFORT = 64  # lists or neighbours that an approximate query searches
 
@@ -75,16 +75,20 @@ class Gallery:
         flip: str | None = None,
         expires: str | None = None,
         readmit: bool = False,
+        dtype: str | None = None,
         batch: int = 10_000,
         on_rows: Callable[[int], None] | None = None,
     ) -> int:
         """Add all embeddings, replacing rows with the same ids; returns how many.
 
         Args:
-            embeddings: of the gallery's model; their labels are the identities, and `expires` when a row ends.
+            embeddings: of the gallery's model; their labels are the identities, `expires` when a row ends, and the
+                norms of the features say which photos are best.
             flip: fuse with the mirrored images' embeddings: None, "sum" or "concat".
             expires: for all rows: a date, or a number of days; None: as the embeddings say.
             readmit: allow people of the embeddings again who were removed from the gallery.
+            dtype: of the stored vectors, "float32" or "float16", which takes half the disk; a gallery keeps that which
+                it was made with. None: that, or float32.
             batch: rows per commit, >= 1.
             on_rows: called with the number of committed rows after each commit; a crash loses none of them, and adding
                 again completes the rest.
@@ -99,21 +103,23 @@ class Gallery:
         known = [""] * len(ids) if embeddings.labels is None else embeddings.labels.tolist()
         labels = [name or None for name in known]
         _check_writable([*ids, *filter(None, labels)], embeddings.source)
-        ends = life.ends(embeddings, expires)
-        about = _about(embeddings, flip)
-        self._check_same(about, embeddings.source)
+        ends, norms = life.ends(embeddings, expires), life.norms(embeddings)
+        if dtype is not None:
+            checks.choice("dtype", dtype, DTYPES)
+        about = replace(_about(embeddings, flip), dtype=dtype or DTYPES[0])
+        self._check_same(about, embeddings.source, dtype)
         if flip is not None:
             for start in range(0, len(ids), _FUSED):  # refuse what cannot be fused before writing anything
                 embeddings.fused(slice(start, start + _FUSED), flip)
         with self.store.writing():
-            if not self._check_same(about, embeddings.source):  # again: another process may have made it since
+            if not self._check_same(about, embeddings.source, dtype):  # again: another process may have made it since
                 self.store.create(about)
             self.admit(labels, embeddings.source, readmit=readmit)
             for start in range(0, len(ids), batch):
                 part = slice(start, start + batch)
                 rows = np.arange(len(ids))[part]
                 vectors = embeddings.unit(rows, flip=flip, dtype=np.float32).astype(np.float32, copy=False)
-                self.store.put(ids[part], labels[part], vectors, ends[part])
+                self.store.put(Neighbours(ids[part], labels[part], vectors, ends[part], norms[part]))
                 if on_rows is not None:
                     on_rows(int(rows[-1]) + 1)
             self.store.tidy()
@@ -148,7 +154,9 @@ class Gallery:
         with self.store.writing():
             about = self._existing()
             rows = [
-                pair for part in self.store.rows(people=asked) for pair in zip(part.ids, part.identities, strict=True)
+                pair
+                for part in self.store.rows(people=asked, vectors=False)
+                for pair in zip(part.ids, part.identities, strict=True)
             ]
             known = about.removed | set(keys([who for _, who in rows if who]))
             missing = [who for who, key in zip(asked, keys(asked), strict=True) if key not in known]
@@ -167,7 +175,7 @@ class Gallery:
         self._existing()
         with self.store.writing():
             about, second = self._existing(), life.now()
-            parts = self.store.rows() if about.removed else self.store.rows(expired=int(second))
+            parts = self.store.rows(expired=None if about.removed else int(second), vectors=False)
             ended = {
                 name for part in parts for name in set(part.ids) - set(life.alive(part, about.removed, second).ids)
             }
@@ -189,7 +197,7 @@ class Gallery:
             way = "leave them out, or allow these people again with --readmit"
             raise InputError(f"{fault}: {checks.shown(list(back))}; nothing is added; {way}")
         if back:  # what a killed removal left of them must not come back with them
-            self._delete([name for part in self.store.rows(people=list(back)) for name in part.ids])
+            self._delete([name for part in self.store.rows(people=list(back), vectors=False) for name in part.ids])
             self.store.describe(replace(about, removed=about.removed - set(back.values())))
 
     def index(self, kind: str) -> None:
@@ -210,6 +218,7 @@ class Gallery:
         flip: str | None = None,
         effort: int | None = None,
         by: str = "photo",
+        best: int | None = None,
         exclude_self: bool = False,
         compatible_with: Collection[str] = (),
     ) -> list[Answer]:
@@ -223,11 +232,15 @@ class Gallery:
             by: "photo"; "person": of each person only the best row; a row without identity is a person of its own; or
                 "template": the 20 people (or `top`) with the best rows, by the mean of all unit vectors of each.
                 Fewer than `top` are returned if the nearest rows, up to 256 MiB of them, show no more people.
-            exclude_self: leave out the row with the query's own id; not with "template", whose means hold it.
+            best: by person or template: of each person, out of those found by all photos, only that many photos with
+                the largest norms count, >= 1; None: all.
+            exclude_self: leave out the row with the query's own id; not with "template" or `best`, which choose photos
+                of a person without looking at the query.
             compatible_with: fingerprints that the queries' model is compatible with (`model.config.compatible_with`).
 
         Raises:
-            checks.InputError: another model, dimension or flip, an empty gallery, effort without an index.
+            checks.InputError: another model, dimension or flip, an empty gallery, effort without an index, `best` of a
+                gallery without norms.
         """
         checks.integer("top", top, low=1)
         if threshold is not None:
@@ -240,13 +253,20 @@ class Gallery:
             asked = replace(asked, model=about.model)
         check_same(asked, about, embeddings.source, self.store.where)
         checks.choice("by", by, BY)
-        if by == "template" and exclude_self:
-            raise InputError("exclude_self goes with by photo or person; the templates of people hold the query itself")
+        if best is not None:
+            checks.integer("best", best, low=1)
+            if by == "photo":
+                raise InputError("best chooses photos of people, so it goes with by person or template; got by photo")
+        chosen = by == "template" or best is not None
+        if chosen and exclude_self:
+            raise InputError(
+                "exclude_self goes with by photo or person, without best; the templates of people hold the query itself"
+            )
         count = self.store.count()
         top = min(top, count)
         checks.integer("top", top, high=max(1, MOST_MATCHES // len(embeddings)), hint=f"of {len(embeddings):,} queries")
         effort = None if effort is None else min(effort, count)
-        people, second = (max(top, _SHORTLIST) if by == "template" else top), life.now()
+        people, second = (max(top, _SHORTLIST) if chosen else top), life.now()
         few, most = people + _MARGIN, min(count, _BYTES // (4 * about.size))
         step = max(1, min(_QUERIES, _BYTES // (4 * about.size * few)))
         answers = []
@@ -262,30 +282,44 @@ class Gallery:
                     wanted = min(_MORE * wanted, most)  # one person's photos, or expired ones, may fill many rows
                     (near,) = self.store.nearest(query[None].astype(np.float32), wanted, effort=effort)
                     ranked[-1] = _ranked(query, life.alive(near, about.removed, second), by, own)
-            if by == "template":
-                ranked = self._by_template(queries, ranked, about, second)
+            if chosen:
+                ranked = self._by_chosen(queries, ranked, about, second, best, mean=by == "template")
             for row, matches in zip(rows.tolist(), ranked, strict=True):
                 kept = tuple(match for match in matches[:top] if threshold is None or match.score >= threshold)
                 answers.append(Answer(str(embeddings.ids[row]), kept))
         return answers
 
-    def _by_template(
-        self, queries: NDArray[np.float64], found: list[list[Match]], about: About, second: float
+    def _by_chosen(
+        self,
+        queries: NDArray[np.float64],
+        found: list[list[Match]],
+        about: About,
+        second: float,
+        best: int | None,
+        *,
+        mean: bool,
     ) -> list[list[Match]]:
-        """The people found, by the cosine with the mean of all their photos; a match names the best of those photos."""
+        """The people found, by the mean of their `best` photos, or by the nearest of these, which the match names."""
         people = {match.identity for matches in found for match in matches if match.identity}
-        parts = self.store.rows(people=people) if people else []
-        means = life.templates(life.alive(part, about.removed, second) for part in parts)
+        if not people:
+            return found
 
-        def score(query: NDArray[np.float64], match: Match) -> float:
-            mean = means.get(match.identity or "")
-            return match.score if mean is None else float(np.clip(query @ mean, -1, 1))
+        def read() -> dict[str, life.Template]:
+            parts = (life.alive(part, about.removed, second) for part in self.store.rows(people=people))
+            return life.templates(parts, mean=mean, best=best, where=self.store.where)
 
-        scored = (
-            [replace(match, score=score(query, match)) for match in matches]
-            for query, matches in zip(queries, found, strict=True)
-        )
-        return [sorted(matches, key=lambda match: (-match.score, match.id)) for matches in scored]
+        known = self.store.repeated(read)
+
+        def scored(query: NDArray[np.float64], match: Match) -> Match:
+            if match.identity not in known:
+                return match
+            ids, vectors = known[match.identity]
+            scores = np.clip(vectors @ query, -1, 1)
+            place = int(np.argmax(scores))
+            return Match(ids[place] if ids else match.id, match.identity, float(scores[place]))
+
+        ranked = ([scored(query, match) for match in matches] for query, matches in zip(queries, found, strict=True))
+        return [sorted(matches, key=lambda match: (-match.score, match.id)) for matches in ranked]
 
     def recall(
         self,
@@ -295,6 +329,7 @@ class Gallery:
         flip: str | None = None,
         effort: int = EFFORT,
         by: str = "photo",
+        best: int | None = None,
         exclude_self: bool = False,
         queries: int = 100,
         seed: int = 0,
@@ -308,7 +343,7 @@ class Gallery:
         count = min(queries, len(embeddings))
         rows = np.sort(np.random.default_rng(seed).permutation(len(embeddings))[:count])
         chosen = _part(embeddings, rows)
-        asked: dict[str, Any] = {"top": top, "flip": flip, "by": by, "exclude_self": exclude_self}
+        asked: dict[str, Any] = {"top": top, "flip": flip, "by": by, "best": best, "exclude_self": exclude_self}
         asked["compatible_with"] = compatible_with
         exact = self.query(chosen, **asked)
         approximate = self.query(chosen, **asked, effort=effort)
@@ -320,11 +355,12 @@ class Gallery:
             shares.append(sum(match.score >= last for match in answer.matches) / len(truth.matches))
         return Recall(float(np.mean(shares)) if shares else 1.0, top, count)
 
-    def _check_same(self, about: About, source: str) -> bool:
-        """Whether there is a gallery; refuse vectors that do not belong in it."""
+    def _check_same(self, about: About, source: str, dtype: str | None = None) -> bool:
+        """Whether there is a gallery; refuse vectors that do not belong in it, and a dtype that it does not store."""
         existing = self.store.about()
         if existing is not None:
             check_same(about, existing, source, self.store.where)
+            check_dtype(dtype, existing, self.store.where)
         return existing is not None
 
     def _existing(self) -> About:
@@ -360,7 +396,8 @@ class Gallery:
         """
         answers = self.query(strangers, top=1, flip=flip)
         names = set() if strangers.labels is None else set(filter(None, strangers.labels.tolist()))
-        known = {who for part in self.store.rows(people=names) for who in part.identities} if names else set()
+        parts = self.store.rows(people=names, vectors=False) if names else ()
+        known = {who for part in parts for who in part.identities}
         if known:
             fault = f"{len(known)} people of {strangers.source} are in {self.store.where}, and no strangers to it"
             raise InputError(f"{fault}: {checks.shown(sorted(map(str, known)))}; leave their images out")
@@ -433,6 +470,13 @@ def check_same(asked: About, existing: About, source: str, where: str) -> None:
     if asked.size != existing.size:
         fault = f"{where} holds vectors of {existing.size} numbers; {source} has {asked.size}"
         raise InputError(f"{fault}; embed the images with the model that made the gallery's, or make another gallery")
+
+
+def check_dtype(dtype: str | None, existing: About, where: str) -> None:
+    """Refuse a dtype that a gallery does not store."""
+    if dtype not in (None, existing.dtype):
+        fault = f"{where} stores vectors as {existing.dtype}; got dtype {dtype}"
+        raise InputError(f"{fault}; leave it out, or copy the gallery into a new one of that dtype")
 
 
 def _check_writable(texts: list[str], source: str) -> None:

@@ -6,10 +6,11 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from datetime import datetime
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,9 @@ from angulus.core import checks, limits
 from angulus.core.checks import InputError
 
 Vectors = NDArray[np.float32]
+Read = TypeVar("Read")
 FORMAT = 1
+DTYPES = ("float32", "float16")  # that a store may keep vectors as
 EXTRA, WHAT = "search", "a gallery"  # the extra that installs every store, and what needs it
 KEY = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -31,11 +34,14 @@ class About:
     model: str | None = None  # the model and flip rule that made them, as embeddings state it; None if they do not
     flip: str | None = None  # how they were fused with the vectors of mirror images: None, "sum" or "concat"
     removed: frozenset[str] = field(default=frozenset(), compare=False)  # keys of removed people, who stay refused
+    dtype: str = field(default=DTYPES[0], compare=False)  # of `DTYPES`; scores are computed from what is stored
 
     def text(self) -> str:
         """This description as JSON."""
-        removed = {"removed": sorted(self.removed)} if self.removed else {}
-        return json.dumps({"format": FORMAT, "size": self.size, "model": self.model, "flip": self.flip} | removed)
+        more: dict[str, object] = {"removed": sorted(self.removed)} if self.removed else {}
+        if self.dtype != DTYPES[0]:
+            more["dtype"] = self.dtype
+        return json.dumps({"format": FORMAT, "size": self.size, "model": self.model, "flip": self.flip} | more)
 
     @staticmethod
     def read(text: object, where: str) -> About:
@@ -52,6 +58,7 @@ class About:
                 raise ValueError("removed must list the keys of people")
             about = About(**content, removed=frozenset(removed))
             checks.integer("its size", about.size, low=1)
+            checks.choice("its dtype", about.dtype, DTYPES)
             if not isinstance(about.model, str | None):
                 raise ValueError(f"its model must be a name or null; got {checks.shown(about.model)}")
             if about.flip is not None:
@@ -66,13 +73,42 @@ class Neighbours:
     """K rows of a gallery: ids, identities (None if unknown), and unit vectors [K, d] as stored.
 
     Those of a query are in order, nearest first. `expires` is the second (Unix time) from which on a row must not
-    match; None, or an empty sequence: never.
+    match; None, or an empty sequence: never. `norms` are the lengths of the features before they were normalised, by
+    which photos of little quality are known; None, or an empty sequence: unknown.
     """
 
     ids: Sequence[str]
     identities: Sequence[str | None]
     vectors: Vectors
     expires: Sequence[int | None] = ()
+    norms: Sequence[float | None] = ()
+
+    def take(self, kept: Sequence[int]) -> Neighbours:
+        """Some of the rows."""
+        expires, norms = (
+            [self.expires[row] for row in kept if self.expires],
+            [self.norms[row] for row in kept if self.norms],
+        )
+        ids, identities = [self.ids[row] for row in kept], [self.identities[row] for row in kept]
+        return Neighbours(ids, identities, self.vectors[list(kept)], expires, norms)
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a store says of its own: None where it does not know.
+
+    Attributes:
+        index: the kind of index for approximate queries; None: there is none.
+        index_bytes, not_indexed: what the index takes, and how many rows it does not hold.
+        bytes: of everything stored.
+        changed: when the last row was added, replaced or removed.
+    """
+
+    index: str | None = None
+    index_bytes: int | None = None
+    not_indexed: int | None = None
+    bytes: int | None = None
+    changed: datetime | None = None
 
 
 class VectorStore(Protocol):
@@ -96,13 +132,7 @@ class VectorStore(Protocol):
     def describe(self, about: About) -> None:
         """Replace its description, in one step."""
 
-    def put(
-        self,
-        ids: Sequence[str],
-        identities: Sequence[str | None],
-        vectors: Vectors,
-        expires: Sequence[int | None] = (),
-    ) -> None:
+    def put(self, rows: Neighbours) -> None:
         """Add rows, replacing those with the same ids; when it returns, they survive this process."""
 
     def present(self, ids: Sequence[str]) -> set[str]:
@@ -114,8 +144,19 @@ class VectorStore(Protocol):
     def count(self) -> int:
         """The number of rows."""
 
-    def rows(self, *, people: Collection[str] | None = None, expired: int | None = None) -> Iterator[Neighbours]:
-        """The rows as they are now, in parts: all, those of `people`, or those that expire by the second `expired`."""
+    def rows(
+        self, *, people: Collection[str] | None = None, expired: int | None = None, vectors: bool = True
+    ) -> Iterator[Neighbours]:
+        """The rows as they are now, in parts: all, those of `people`, or those that expire by the second `expired`.
+
+        Without `vectors`, which take most of the time, these are [K, 0].
+        """
+
+    def repeated(self, read: Callable[[], Read]) -> Read:
+        """What `read` gives; it is called again if a removal deletes what it reads."""
+
+    def files(self) -> Files:
+        """The index, and what is stored."""
 
     def index(self, kind: str) -> None:
         """Build the index for approximate queries."""

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 import zipfile
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,7 @@ from angulus.data.sources.kinds import files_of
 
 PACKED_BYTES = 2 * 2**30  # of images in packed files, which stay in memory
 VERSION = 1
+KEPT_DAYS = 30  # that an index stays in the cache after its last use
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +80,9 @@ def index_of(path: Path, options: SourceOptions) -> Index:
     """Index a source; of files with many images (tars, Arrow, RecordIO) the index is kept in the cache.
 
     The cache is $XDG_CACHE_HOME/angulus/index (~/.cache by default). An index is used again if path, size and time of
-    change of every file are the same. It holds the names and identities of the images, and no image. That of an Arrow
-    file that names images elsewhere is not kept, since those may change, go and come.
+    change of every file are the same, and removed after 30 days without use, when another is written. It holds the
+    names and identities of the images, and no image. That of an Arrow file that names images elsewhere is not kept,
+    since those may change, go and come.
     """
     kind = kind_of(path)
     kept = _kept(path, kind, options)
@@ -156,11 +159,15 @@ def _save(kept: Path, index: Index) -> None:
     arrays["about"] = np.array(json.dumps([index.paths, notes]))
     files.make_folder(kept.parent)
     files.write_atomically(kept, partial(np.savez, **arrays))
+    for other in kept.parent.glob("*.npz"):
+        if other.stat().st_mtime < time.time() - KEPT_DAYS * 86_400:
+            other.unlink(missing_ok=True)
 
 
 def _load(kept: Path, path: Path) -> Index | None:
     """The index in a file of the cache; None if there is none or it is damaged."""
     try:
+        os.utime(kept)  # it is in use, and stays
         with np.load(kept, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in ("ids", "identities", "sizes", "places")}
             paths, notes = json.loads(str(stored["about"]))
