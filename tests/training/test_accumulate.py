@@ -157,7 +157,7 @@ def test_bfloat16_class_weights_by_a_recipe_resume_to_the_bit(tmp_path: Path, ro
 def test_rounding_needs_updates_within_backward() -> None:
     with pytest.raises(InputError, match=r"head.rounding kahan .* needs head.update_in_backward: true"):
         tiny.validated("head={impl: chunked, rounding: kahan}")
-    with pytest.raises(InputError, match="head.rounding"):
+    with pytest.raises(InputError, match=r"head\.rounding"):
         tiny.validated("head={impl: chunked, update_in_backward: true, rounding: up}")
 
 

@@ -135,8 +135,8 @@ class BackwardSGD(torch.optim.Optimizer):
         """Update these rows of the weight as a matrix; the kernel calls it with each block, the first one first.
 
         Raises:
-            checks.InputError: a second backward() before step(), or another rounding than "nearest" of weights that are no
-                longer bfloat16; nothing is changed.
+            checks.InputError: a second backward() before step(), or weights that are to be rounded and are no longer
+                bfloat16; nothing is changed.
         """
         if self._rounding != "nearest" and self._weight().dtype != torch.bfloat16:
             raise checks.InputError(
