@@ -232,7 +232,7 @@ QUIET = {
 
 
 def unsynchronised(head: DenseHead, features: Tensor, labels: Tensor) -> Row:
-    """Steps of losses with figures, draws and mining that may not wait for the GPU: what each did, or where it waits."""
+    """Steps of losses with figures, draws and mining that may not wait: what each did, or where it waits."""
     found: Row = {}
     for name, objective in QUIET.items():
         own = make_head(objective, head.weight.detach(), impl=head.kernel.impl)
