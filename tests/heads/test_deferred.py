@@ -68,7 +68,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-COUNTS = [3, 1, 4, 1, 5, 9, 2, 6, 5]
+COUNTS = (3, 1, 4, 1, 5, 9, 2, 6, 5)
 # every named loss, at a scale that a head of six dimensions stands, and compositions; Proxy-Anchor is checked at once
 OBJECTIVES = {
     "adaface of the batch": losses.adaface(16, statistics="batch"),
@@ -76,7 +76,7 @@ OBJECTIVES = {
     "elasticface+": losses.elasticface(s=16, plus=True),
     "elasticface+ of the code": losses.elasticface("cos", s=16, plus=True, order="argsort"),
     "ramped negatives": losses.arcface(16).replace(
-        negatives=losses.negatives.MVAdaptive(0.3), ramp=losses.Ramp(negatives=[0, 0.5], steps=4)
+        negatives=losses.negatives.MVAdaptive(0.3), ramp=losses.Ramp(negatives=(0, 0.5), steps=4)
     ),
     "negatives by the running cosine": losses.arcface(16).replace(
         negatives=losses.negatives.MVFixed(0.3), ramp=losses.Ramp(negatives="auto", steps=4)
