@@ -220,9 +220,31 @@ def in_graph(head: DenseHead, features: Tensor, labels: Tensor) -> str:
     return f"captured; largest difference {float((still.grad - again.grad).abs().max()):.2e}"
 
 
-def unsynchronised(head: DenseHead, features: Tensor, labels: Tensor) -> str:
-    """Steps that may not wait for the GPU: PyTorch raises where they would. A bad batch is then named later."""
-    head.objective = COMPOSED["ArcFace + CM radius"].bind(head.embedding_size, head.num_classes).to(features.device)
+QUIET = {
+    "ArcFace + CM radius": COMPOSED["ArcFace + CM radius"],
+    "AdaFace": losses.adaface(),
+    "CurricularFace": losses.curricularface(),
+    "AdaCos": losses.adacos(),
+    "ElasticFace+": losses.elasticface(plus=True),
+    "hard mining": losses.hm_softmax(),
+    "center loss": losses.normface() + losses.center_loss(0.01),
+}
+
+
+def unsynchronised(head: DenseHead, features: Tensor, labels: Tensor) -> Row:
+    """Steps of losses with figures, draws and mining that may not wait: what each did, or where it waits."""
+    found: Row = {}
+    for name, objective in QUIET.items():
+        own = make_head(objective, head.weight.detach(), impl=head.kernel.impl)
+        try:
+            found[name] = quiet_steps(own, features, labels)
+        except Exception as error:
+            found[name] = f"failed: {type(error).__name__}: {error}"[:300]
+    return found
+
+
+def quiet_steps(head: DenseHead, features: Tensor, labels: Tensor) -> str:
+    """Steps under which PyTorch raises where they wait. A bad batch is named later."""
     optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
     step(copy.deepcopy(head), features, labels)  # what is made once is made
     bad = labels.clone().index_fill_(0, labels.new_zeros(1), head.num_classes)
@@ -405,28 +427,34 @@ def costs() -> Iterator[Row]:
 def huge() -> Iterator[Row]:
     """Ten million classes on one card, trained with momentum inside backward; then what a bfloat16 weight loses."""
     classes, size, batch = (10_000_000, 512, 1024) if GPU else (300, 16, 8)
-    settings = [(impl, classes, torch.float32, 4) for impl in kernels()]
-    settings += [(kernels()[-1], classes // 50, dtype, 100 if GPU else 4) for dtype in (torch.float32, torch.bfloat16)]
-    for impl, many, dtype, steps in settings:
-        row: Row = {"impl": impl, "classes": many, "size": size, "batch": batch, "dtype": str(dtype)}
+    # what has to be shown first, then the loss curves on fewer classes, against float32
+    weights = [(torch.float32, "nearest"), (torch.bfloat16, "stochastic"), (torch.bfloat16, "kahan")]
+    settings = [(impl, classes, *weights[0], 4 if GPU else 2) for impl in kernels()]
+    settings += [(kernels()[-1], classes, *weight, 4 if GPU else 2) for weight in weights[1:]]
+    curves = [*weights, (torch.bfloat16, "nearest")]
+    settings += [(kernels()[-1], classes // 50, *weight, 100 if GPU else 2) for weight in curves]
+    for impl, many, dtype, rounding, steps in settings:
+        row: Row = {"impl": impl, "classes": many, "size": size, "batch": batch}
+        row |= {"dtype": str(dtype), "rounding": rounding}
         try:
-            yield row | momentum_steps(impl, (many, size, batch), dtype, steps)
+            yield row | momentum_steps(impl, (many, size, batch), dtype, rounding, steps)
         except Exception as error:
             yield row | {"failed": f"{type(error).__name__}: {error}"[:500]}
         if GPU:
             torch.cuda.empty_cache()
 
 
-def momentum_steps(impl: str, shape: tuple[int, int, int], dtype: torch.dtype, steps: int) -> Row:
-    """Steps of `BackwardSGD`: losses of the first and the last four, milliseconds, and the peak of the memory."""
+def momentum_steps(impl: str, shape: tuple[int, int, int], dtype: torch.dtype, rounding: str, steps: int) -> Row:
+    """Steps of `BackwardSGD`: a loss of every tenth and of the last, milliseconds, and the peak of the memory."""
     classes, size, batch = shape
     torch.manual_seed(0)
     if GPU:
         torch.cuda.reset_peak_memory_stats()
     head = DenseHead(size, 1, ARCFACE, impl=impl, products=torch.bfloat16).to(DEVICE, dtype)
     head.objective = ARCFACE.bind(size, classes)
-    head.weight = torch.nn.Parameter(torch.randn(classes, size, device=DEVICE, dtype=dtype))
-    optimizer = BackwardSGD(head, lr=0.1, momentum=0.9)
+    # the same first numbers in every dtype
+    head.weight = torch.nn.Parameter(torch.randn(classes, size, device=DEVICE, dtype=torch.bfloat16).to(dtype))
+    optimizer = BackwardSGD(head, lr=0.1, momentum=0.9, rounding=rounding)
     features = torch.randn(batch, size, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
     labels = torch.randint(classes, (batch,), device=DEVICE)
     found: list[float] = []
@@ -439,7 +467,7 @@ def momentum_steps(impl: str, shape: tuple[int, int, int], dtype: torch.dtype, s
 
     once()
     milliseconds = [round(milliseconds_of(once), 1) for _ in range(steps - 1)]
-    row: Row = {"ms": milliseconds[-3:], "losses": [round(value, 3) for value in (*found[:1], *found[1:][-3:])]}
+    row: Row = {"ms": milliseconds[-3:], "losses": [round(value, 4) for value in (*found[::10], found[-1])]}
     return row | ({"peak_gib": torch.cuda.max_memory_allocated() / 2**30} if GPU else {})
 
 

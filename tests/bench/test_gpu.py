@@ -50,6 +50,21 @@ def test_a_stage_out_of_time_is_stopped_and_named(tmp_path: Path) -> None:
     assert "skipped facts: no time left of 2 s" in done.stdout
 
 
+def test_a_step_needs_torch_alone() -> None:
+    """The machine of that day may have torch and triton only."""
+    script = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(('scipy', 'pydantic', 'sklearn', 'pyarrow', 'matplotlib', 'safetensors')))\n"
+        "import torch, angulus\n"
+        "head = angulus.DenseHead(4, 40, angulus.losses.arcface(16), impl='chunked')\n"  # more classes than 2 d
+        "optimizer = angulus.BackwardSGD(head.bfloat16(), 0.1, rounding='kahan')\n"
+        "head(torch.randn(3, 4), torch.arange(3)).backward()\n"
+    )
+    source = str(RUN.parents[2] / "src")
+    done = subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": source}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_unknown_stage_is_refused(tmp_path: Path) -> None:
     done = run("--stages", "facts,fast", "--out", str(tmp_path / "gpu.jsonl"))
     assert done.returncode == 2

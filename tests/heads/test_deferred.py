@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -68,7 +68,29 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+COUNTS = (3, 1, 4, 1, 5, 9, 2, 6, 5)
+# every named loss, at a scale that a head of six dimensions stands, and compositions; Proxy-Anchor is checked at once
 OBJECTIVES = {
+    "adaface of the batch": losses.adaface(16, statistics="batch"),
+    "elasticface cos": losses.elasticface("cos", s=16),
+    "elasticface+": losses.elasticface(s=16, plus=True),
+    "elasticface+ of the code": losses.elasticface("cos", s=16, plus=True, order="argsort"),
+    "ramped negatives": losses.arcface(16).replace(
+        negatives=losses.negatives.MVAdaptive(0.3), ramp=losses.Ramp(negatives=(0, 0.5), steps=4)
+    ),
+    "negatives by the running cosine": losses.arcface(16).replace(
+        negatives=losses.negatives.MVFixed(0.3), ramp=losses.Ramp(negatives="auto", steps=4)
+    ),
+    "half of the rows": losses.hm_softmax(16, 0.5),
+    "half of the rows, divided by all": losses.normface(16).replace(
+        weighting=losses.weighting.HardMining(0.5, divide="all")
+    ),
+    "class weights": losses.normface(16).replace(weighting=losses.weighting.ClassWeights(counts=COUNTS)),
+    "class weights, divided by their sum": losses.normface(16).replace(
+        weighting=losses.weighting.ClassWeights(counts=COUNTS, divide="weights")
+    ),
+    "center loss": losses.normface(16) + losses.center_loss(0.1),
+    "nested": losses.curricularface(16).replace(nested=(3,)),
     "ArcFace": losses.arcface(16, 0.5),
     "MV + IAM": losses.mv_softmax(16, losses.margins.AdditiveAngle(0.5), 0.3, "adaptive") + losses.iam(0.1),
     "contraction": losses.arcface(16, 0.5).replace(radius=losses.radius.Contraction(gamma="auto")),
@@ -81,6 +103,12 @@ OBJECTIVES = {
 }
 
 
+ALONE = {"iam", "feature_incay", "ring_loss", "center_loss", "subcenter_spread"}
+for alias in sorted({*losses.ALIASES} - ALONE - {"proxy_anchor"}):
+    objective = losses.ALIASES[alias]()
+    OBJECTIVES[alias] = objective.with_counts(COUNTS) if objective.needs_counts else objective
+
+
 def setting(name: str = "ArcFace", impl: str = "reference") -> tuple[angulus.DenseHead, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
@@ -91,6 +119,8 @@ def setting(name: str = "ArcFace", impl: str = "reference") -> tuple[angulus.Den
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_step_waits_for_nothing(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     head, features, labels = setting(name)
+    with torch.no_grad():
+        head(features, labels)  # numbers per class come to the device once
     optimizer = torch.optim.SGD(head.parameters(), lr=0.1, foreach=False)
     for _ in range(2):
         with watched(monkeypatch):
@@ -100,12 +130,19 @@ def test_a_step_waits_for_nothing(monkeypatch: pytest.MonkeyPatch, name: str) ->
 
 
 @pytest.mark.parametrize("impl", ["fused", "blocked"])
-@pytest.mark.parametrize("update", [False, True])
-def test_the_kernels_for_gpus_wait_for_nothing(monkeypatch: pytest.MonkeyPatch, impl: str, update: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "update"),
+    [("MV + IAM", None), ("curricularface", "nearest"), ("adacos", "stochastic"), ("nested", "kahan")],
+)
+def test_the_kernels_for_gpus_wait_for_nothing(
+    monkeypatch: pytest.MonkeyPatch, impl: str, name: str, update: str | None
+) -> None:
     pytest.importorskip("triton")
-    head, features, labels = setting("MV + IAM", impl)
+    head, features, labels = setting(name, impl)
     if update:
-        optimizer = angulus.BackwardSGD(head, lr=0.1, momentum=0.9)
+        if update != "nearest":
+            head.bfloat16()
+        optimizer = angulus.BackwardSGD(head, lr=0.1, momentum=0.9, rounding=update)
     with watched(monkeypatch):
         head(features, labels).backward()
         if update:
@@ -139,6 +176,7 @@ def test_equals_the_checks_at_once(
     for posing in (True, False):
         monkeypatch.setattr(deferred, "POSING", posing)
         head, features, _ = setting(name)
+        head, features = head.double(), features.detach().double().requires_grad_()
         values = []
         for _ in range(2):
             loss = head(features, torch.tensor(labels), reduction)
@@ -147,6 +185,43 @@ def test_equals_the_checks_at_once(
             values += [loss.detach(), *(grad for grad in grads if grad is not None)]
         found.append([*values, *(buffer.double() for buffer in head.buffers()), *head.seen.values()])
     torch.testing.assert_close(*found)
+
+
+MOVING = ["adaface", "curricularface", "adacos", "elasticface+", "center loss", "contraction"]
+
+
+@pytest.mark.parametrize("name", MOVING)
+def test_micro_batches_wait_for_nothing_and_move_the_figures_as_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    labels, found = torch.tensor([0, -100, 8, 3]), []
+    for posing in (True, False):
+        monkeypatch.setattr(deferred, "POSING", posing)
+        head, features, _ = setting(name)
+        head, features = head.double(), features.detach().double()
+        values = []
+        for step in range(2):
+            for part, more in ((slice(0, 2), True), (slice(2, 4), False)):
+                with head.accumulate(more), watched(monkeypatch) if posing else nullcontext():
+                    values.append(head((features + step)[part].requires_grad_(), labels[part]).detach())
+                head.check()
+        found.append([*values, *(buffer.double() for buffer in head.buffers())])
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("name", MOVING)
+def test_a_bad_micro_batch_moves_no_figure(name: str) -> None:
+    head, features, labels = setting(name)
+    head(features, labels)
+    before = [buffer.clone() for buffer in head.buffers()]
+    with head.accumulate():
+        head(features, labels.clone().fill_(9))
+    queue = deferred._PENDING.pop(head.weight)  # as if the findings were still on the way
+    head(features, labels)
+    assert all(torch.equal(*pair) for pair in zip(before, head.buffers(), strict=True))
+    deferred._PENDING[head.weight] = queue
+    with pytest.raises(InputError, match="got 9 at row 0"):
+        head.check()
 
 
 BAD = {
@@ -235,12 +310,11 @@ def test_findings_that_have_not_arrived_are_not_waited_for() -> None:
 @pytest.mark.parametrize(
     "head",
     [
-        angulus.DenseHead(6, 9, losses.hm_softmax()),
-        angulus.DenseHead(6, 9, losses.softmax() + losses.center_loss()),
+        angulus.DenseHead(6, 9, losses.proxy_anchor()),
         angulus.DenseHead(6, 9, losses.normface(), sampling=angulus.ClassSampling(0.5)),
         angulus.DenseHead(6, 9, losses.normface()).requires_grad_(False).eval(),
     ],
-    ids=["mining", "center loss", "sampling", "no_grad"],
+    ids=["Proxy-Anchor", "sampling", "no_grad"],
 )
 def test_what_needs_the_batch_on_the_host_is_checked_at_once(head: angulus.DenseHead) -> None:
     with torch.set_grad_enabled(head.training), pytest.raises(InputError, match="got 9 at row 1"):

@@ -1,4 +1,4 @@
-"""Stochastic rounding of bfloat16 class weights: small updates arrive, draws repeat, and the default is as before."""
+"""Rounding of bfloat16 class weights: small updates arrive, draws repeat, and the default is as before."""
 
 from __future__ import annotations
 
@@ -41,6 +41,67 @@ def test_two_thousand_tiny_updates_arrive(momentum: float) -> None:
     assert bool((error.abs() <= 4 * deviation).all()) and abs(float(error.mean())) < 0.03
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_kahan_keeps_what_the_weights_cannot_hold(momentum: float) -> None:
+    head, optimizer = attached("kahan", momentum=momentum)
+    exact, velocity = torch.ones(4, 6, dtype=torch.float64), torch.zeros(4, 6, dtype=torch.bfloat16)
+    for _ in range(2000):
+        optimizer.update(slice(0, 4), TINY.clone())
+        optimizer.step()
+        velocity.mul_(momentum).add_(TINY)
+        exact -= velocity.double() if momentum else TINY.double()
+    compensation = optimizer.state[head.weight]["compensation"]
+    assert compensation.dtype == torch.bfloat16 and compensation.shape == head.weight.shape
+    assert bool((compensation.abs() <= 2**-8).all())
+    lost = 2000 * 2**-17  # each update rounds a compensation below 2^-8, whose last place is 2^-16
+    held = head.weight.detach().double() + compensation.double()
+    assert float((held - exact).abs().max()) < lost
+    assert float((head.weight.detach().double() - exact).abs().max()) < 2**-8 + lost
+
+
+def test_loss_curves_follow_float32_where_the_nearest_lags() -> None:
+    """How far the loss of one batch has fallen after 50, 100 and 150 small updates."""
+    features, labels = torch.randn(32, 8, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 20
+    curves = {}
+    for rounding in ("float32", "nearest", "stochastic", "kahan"):
+        torch.manual_seed(0)
+        head = DenseHead(8, 20, losses.normface(8), impl="chunked").bfloat16()
+        if rounding == "float32":
+            head.float()
+        optimizer = BackwardSGD(head, 0.002, rounding="nearest" if rounding == "float32" else rounding)
+        values = []
+        for _ in range(151):
+            loss = head(features, labels)
+            loss.backward()
+            optimizer.step()
+            values.append(loss.detach())
+        curves[rounding] = values[0] - torch.stack(values)[[50, 100, 150]]
+    assert bool((curves["nearest"] < 0.7 * curves["float32"]).all())
+    torch.testing.assert_close(curves["kahan"], curves["float32"], rtol=0.005, atol=0)
+    torch.testing.assert_close(curves["stochastic"], curves["float32"], rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("way", ["save_head", "state_dict"])
+def test_kahan_resumes_to_the_bit(tmp_path: Path, way: str) -> None:
+    ends = []
+    for stop in (None, 20):
+        head, optimizer = attached("kahan", momentum=0.5)
+        for step in range(50):
+            if step == stop:
+                other, its = attached("kahan", momentum=0.5)
+                if way == "save_head":
+                    save_head(head, tmp_path / "saved", optimizer)
+                    load_head(other, tmp_path / "saved", its)
+                else:
+                    other.load_state_dict(head.state_dict())
+                    its.load_state_dict(optimizer.state_dict())
+                head, optimizer = other, its
+            optimizer.update(slice(0, 4), TINY.clone())
+            optimizer.step()
+        ends.append(head.weight.float() + optimizer.state[head.weight]["compensation"].float())
+    assert torch.equal(*ends)
+
+
 def test_rounding_is_exact_in_the_mean_and_exact_for_what_bfloat16_holds() -> None:
     values = torch.tensor([1 + 2**-10, -(1 + 2**-10), 3.0, -0.5, 0.0, float("inf")])
     drawn = torch.stack([_round_stochastically(values[None], seed)[0].float() for seed in range(2000)])
@@ -56,8 +117,9 @@ def test_nan_stays_nan(bits: int) -> None:
     assert bool(_round_stochastically(values, 0).isnan().all())
 
 
-def test_weights_that_have_become_float32_are_not_rounded() -> None:
-    head, optimizer = attached()
+@pytest.mark.parametrize("rounding", ["stochastic", "kahan"])
+def test_weights_that_have_become_float32_are_not_rounded(rounding: str) -> None:
+    head, optimizer = attached(rounding)
     head.float()
     with pytest.raises(InputError, match=r"these have become torch\.float32; call detach\(\) and make a BackwardSGD"):
         optimizer.update(slice(0, 4), TINY.clone())
@@ -85,9 +147,11 @@ def test_draws_depend_on_the_seed_and_a_resumed_run_repeats_them(tmp_path: Path)
 
 def test_bad_input() -> None:
     head = DenseHead(6, 4, losses.arcface(16), impl="chunked")
-    with pytest.raises(InputError, match=r"is for bfloat16 weights, and these are torch\.float32; call head\.bfloat16"):
-        BackwardSGD(head, 0.1, rounding="stochastic")
-    with pytest.raises(InputError, match="rounding must be one of 'nearest', 'stochastic'; got 'up'"):
+    for rounding in ("stochastic", "kahan"):
+        sentence = rf"rounding='{rounding}' is for bfloat16 weights, and these are torch\.float32; call head\.bfloat16"
+        with pytest.raises(InputError, match=sentence):
+            BackwardSGD(head, 0.1, rounding=rounding)
+    with pytest.raises(InputError, match="rounding must be one of 'nearest', 'stochastic', 'kahan'; got 'up'"):
         BackwardSGD(head, 0.1, rounding="up")
     with pytest.raises(InputError, match="seed"):
         BackwardSGD(head, 0.1, seed=-1)

@@ -46,7 +46,7 @@ def adacos(step: Step, figures: Figures) -> tuple[Vector, Figures]:
 def elastic(step: Step, figures: Figures, form: str, assign: Callable[[Vector, Vector], Vector] | None) -> object:
     features, weight, labels = step
     usual = {"arc": 0.5, "cos": 0.35}[form]
-    draws = [usual + 0.1 * z for z in draw_normal(7, int(figures[0]), len(labels)).tolist()]
+    draws = [usual + 0.1 * z for z in draw_normal(7, int(figures[0]), torch.arange(len(labels))).tolist()]
     own = [math.cos(angle(x, weight[y])) for x, y in zip(features, labels, strict=True)]
     margins = draws if assign is None else assign(draws, own)
     return adaptive.elasticface(*step, 16.0, margins, form), (figures[0] + 1,)
@@ -137,12 +137,17 @@ def test_micro_batches_move_once_by_all_rows(name: str, kind: type[DenseHead] | 
 
 
 def test_draws_begin_alike_and_differ_by_seed_and_step() -> None:
-    many = draw_normal(3, 5, 10_000)
+    many = draw_normal(3, 5, torch.arange(10_000))
     for count in (1, 15, 16, 17, 4096):
-        assert torch.equal(draw_normal(3, 5, count), many[:count])
+        assert torch.equal(draw_normal(3, 5, torch.arange(count)), many[:count])
     assert float(many.mean().abs()) < 0.05 and float((many.std() - 1).abs()) < 0.05
-    others = [draw_normal(3, 6, 10), draw_normal(4, 5, 10), draw_normal(3, 4_000_000_005, 10)]
+    others = [draw_normal(*other, torch.arange(10)) for other in ((3, 6), (4, 5), (3, 4_000_000_005))]
     assert not any(torch.equal(other, many[:10]) for other in others)
+    # Kolmogorov's distance from the normal distribution, and correlations of neighbouring rows, steps and seeds
+    ranks = torch.linspace(0, 1, len(many), dtype=torch.float64)
+    assert float((torch.special.ndtr(many.sort().values) - ranks).abs().max()) < 0.02
+    table = torch.stack([many, many.roll(1), *(draw_normal(*of, torch.arange(len(many))) for of in ((3, 6), (4, 5)))])
+    assert float((torch.corrcoef(table) - torch.eye(4)).abs().max()) < 0.04
 
 
 def test_a_resumed_run_draws_what_an_uninterrupted_one_does() -> None:

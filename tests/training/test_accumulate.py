@@ -140,6 +140,27 @@ def test_an_optimiser_of_its_own_excludes_what_needs_the_gradient(head: str, ove
         tiny.validated(f"head={head}", override)
 
 
+@pytest.mark.parametrize("rounding", ["stochastic", "kahan"])
+def test_bfloat16_class_weights_by_a_recipe_resume_to_the_bit(tmp_path: Path, rounding: str) -> None:
+    head = f"head={{impl: chunked, update_in_backward: true, rounding: {rounding}}}"
+    chosen = tiny.validated(head, "objective={kind: softmax, bias: true}")
+    job = build.job(chosen, tiny.splits())
+    assert job.head.bias is not None
+    assert (job.head.weight.dtype, job.head.bias.dtype) == (torch.bfloat16, torch.float32)
+    run(chosen, tmp_path / "whole", splits=tiny.splits())
+    with pytest.raises(tiny.PowerCut):
+        run(chosen, tmp_path / "cut", splits=tiny.splits(), on_step=tiny.cut_at(7))
+    run(chosen, tmp_path / "cut", splits=tiny.splits(), resume=True)
+    assert tiny.differences(tiny.outcome(tmp_path / "whole"), tiny.outcome(tmp_path / "cut")) == []
+
+
+def test_rounding_needs_updates_within_backward() -> None:
+    with pytest.raises(InputError, match=r"head.rounding kahan .* needs head.update_in_backward: true"):
+        tiny.validated("head={impl: chunked, rounding: kahan}")
+    with pytest.raises(InputError, match=r"head\.rounding"):
+        tiny.validated("head={impl: chunked, update_in_backward: true, rounding: up}")
+
+
 def test_update_in_backward_needs_a_kernel_that_has_it() -> None:
     for head in ("{update_in_backward: true}", "{impl: chunked, update_in_backward: true, sampling: {rate: 0.5}}"):
         with pytest.raises(

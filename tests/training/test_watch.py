@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.special import betaincinv
 from torch import Tensor
 
 import angulus
@@ -172,6 +173,9 @@ def test_the_room_is_that_of_known_arrangements() -> None:
     assert math.radians(63.43) < margin_room(12, 3) < math.radians(68)
     assert math.radians(43.69) < margin_room(24, 3) < math.radians(48)
     assert margin_room(3, 1) == 0
+    for classes, size in ((7, 2), (50, 3), (10**6, 3), (300, 16), (10**4, 64), (10**7, 512), (10**4, 4096)):
+        half = math.asin(math.sqrt(float(betaincinv((size - 1) / 2, 0.5, 2 / classes))))
+        assert margin_room(classes, size) == pytest.approx(min(math.pi / 2, 2 * half), rel=1e-9)
 
 
 def test_a_margin_beyond_the_room_is_warned_of_when_it_is_bound() -> None:

@@ -92,6 +92,7 @@ def job(
         recipe.name,
         recipes.flat(recipe),
         known,
+        recipe.head.rounding,
     )
 
 
@@ -166,7 +167,7 @@ def old_classes(recipe: Recipe, images: Splits, ranks: Ranks, device: torch.devi
         compatible.refuse_other(old, recipe.backbone.embedding_size, asked.model)
         return old
 
-    settings = dataclasses.replace(recipe.head, sampling=None, init="normal", update_in_backward=False)
+    settings = dataclasses.replace(recipe.head, sampling=None, init="normal", update_in_backward=False, rounding=None)
     objective, train = compatible.influence(recipe.objective), images.train
     with torch.random.fork_rng(devices=[]):  # the training draws what it would without
         old = ranks.run_on_all(load)
@@ -178,6 +179,13 @@ def old_classes(recipe: Recipe, images: Splits, ranks: Ranks, device: torch.devi
 
 def _head(recipe: Recipe, images: Splits, ranks: Ranks) -> Head:
     """The head, with the same class weights for any number of ranks."""
+    head = _float32_head(recipe, images, ranks)
+    if recipe.head.rounding is not None:
+        head.weight.data = head.weight.data.bfloat16()  # the bias has an optimiser that does not round so
+    return head
+
+
+def _float32_head(recipe: Recipe, images: Splits, ranks: Ranks) -> Head:
     size, classes = recipe.backbone.embedding_size, images.train.num_classes
     objective = recipe.objective
     if objective.needs_counts:
@@ -261,7 +269,8 @@ def saves_classes(recipe: Recipe, images: Splits) -> bool:
 def classifier(job: Job) -> Classifier:
     """The class weights of a job's head, of all ranks, with the names; every rank calls it."""
     head = job.head
-    weight, bias = head.weight.detach(), None if head.bias is None else head.bias.detach()
+    weight = head.weight.detach().float()  # bfloat16 by head.rounding
+    bias = None if head.bias is None else head.bias.detach()
     if isinstance(head, ShardedHead):
         parts = job.ranks.gather_objects((weight.cpu(), None if bias is None else bias.cpu()))
         weight = torch.cat([rows for rows, _ in parts])

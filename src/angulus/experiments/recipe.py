@@ -139,9 +139,17 @@ class HeadSection:
     """The first class weights: drawn, or pushed apart as far as there is room (`heads.init.spread`)."""
     update_in_backward: bool = False
     """Train the class weights by `BackwardSGD`, which never holds their gradient."""
+    rounding: Literal["stochastic", "kahan"] | None = None
+    """Keep the class weights in bfloat16, and round the updates of `BackwardSGD` this way, so that small ones add up;
+    null keeps them in float32."""
 
     def __post_init__(self) -> None:
         checks.choice("head.impl", self.impl, dispatch.NAMES)
+        if self.rounding is not None and not self.update_in_backward:
+            raise InputError(
+                f"head.rounding {self.rounding} is of bfloat16 class weights that are trained within backward; it "
+                "needs head.update_in_backward: true, or leave it out, for float32 class weights"
+            )
         if self.update_in_backward and (self.impl not in dispatch.UPDATING or self.sampling is not None):
             raise InputError(
                 "head.update_in_backward needs head.impl chunked, fused or blocked, and no head.sampling; "

@@ -210,21 +210,30 @@ def _deferred_loss(
             norms, unit = normalize(part.features, bound.spec.eps)
             mean_norm = torch.where(kept, norms, 0.0).sum().detach() / count
             with whole_batch(mean_norm):
-                finished, target, radius = _rows_loss(
-                    norms, unit, part.subset, batch.labels, part.bound, kernel, part.update
-                )
+                seen = None
+                if part.bound.prepares:
+                    seen = _prepare(norms, unit, part.subset, part.bound, kernel, Ranks(), [len(kept)])
+                    seen = dataclasses.replace(seen, kept=kept)
+                with part.bound.prepared(seen):
+                    finished, target, radius = _rows_loss(
+                        norms, unit, part.subset, batch.labels, part.bound, kernel, part.update, kept
+                    )
                 if bound.moves:
-                    measured.append((part.bound, mean_norm, measures(part.bound, target, radius)))
-            loss, extra = torch.where(kept, finished.loss, 0.0), torch.where(kept, finished.extra, 0.0)
-            losses.append(Finished(loss, finished.divisor, extra))
+                    measured.append((part, mean_norm, measures(part.bound, target, radius), seen))
+            extra = finished.extra
+            if part.bound.center_loss is not None:
+                extra = extra + part.bound.center_loss(part.features, batch.labels)
+            loss, extra = torch.where(kept, finished.loss, 0.0), torch.where(kept, extra, 0.0)
+            # the divisor of a weighting that masks is of the rows that count; any other is of all rows
+            masks = getattr(part.bound.spec.weighting, "masks", False)
+            losses.append(Finished(loss, finished.divisor if masks else count * (finished.divisor / len(kept)), extra))
         rows = nested.add([one.loss + one.extra for one in losses])
         good = deferred.remember(weight, batch, rows)
-        for part_bound, mean_norm, values in measured:
+        for part, mean_norm, values, seen in measured:
             with whole_batch(mean_norm):
-                _take_if(good & batch.sound, part_bound, values, kept, count)
+                part.bound.take(_statistics(part, values, batch, good & batch.sound, seen))
     if reduction == "mean":
-        means = [one.loss.sum() / (count * (one.divisor / len(kept))) + one.extra.sum() / count for one in losses]
-        value = nested.add(means)
+        value = nested.add([one.loss.sum() / one.divisor + one.extra.sum() / count for one in losses])
     else:
         value = rows.sum() if reduction == "sum" else rows
     value = torch.where(good, value, torch.nan)
@@ -235,13 +244,16 @@ def _deferred_loss(
 
 
 @torch.no_grad()
-def _take_if(good: Tensor, bound: BoundObjective, values: dict[str, Tensor], kept: Tensor, count: Tensor) -> None:
-    """Let a bound objective update its figures by the rows that are kept, unless the batch is bad."""
+def _statistics(
+    part: nested.Part, values: dict[str, Tensor], examined: deferred.Examined, good: Tensor, batch: Batch | None
+) -> Statistics:
+    """The statistics of the rows that are kept; the figures stay unless the batch is good."""
+    kept, count = examined.kept, examined.kept_rows
     means = {name: torch.where(kept, value.detach(), 0.0).sum() / count for name, value in values.items()}
-    figures = [(figure, figure.clone()) for figure in bound.buffers()]
-    bound.take(Statistics(means, len(kept), values["norm"].new_empty(0, bound.embedding_size), kept.new_empty(0)))
-    for figure, before in figures:
-        figure.copy_(torch.where(good, figure, before))
+    features, labels = part.features.detach(), torch.where(kept, examined.labels, checks.IGNORE_INDEX)
+    if part.bound.center_loss is None:
+        features, labels = features[:0], labels[:0]
+    return Statistics(means, count, features, labels, batch, good)
 
 
 def _rows_loss(
@@ -252,8 +264,12 @@ def _rows_loss(
     bound: BoundObjective,
     kernel: Kernel,
     update: Update | None,
+    kept: Tensor | None = None,
 ) -> tuple[Finished, Geometry, Tensor | None]:
-    """The loss of checked rows, the geometry of their targets, and their radius; `global_labels` count all C."""
+    """The loss of checked rows, the geometry of their targets, and their radius; `global_labels` count all C.
+
+    `kept` [B] names the rows that count, for a weighting that reads the batch; None: all do.
+    """
     weight, labels = subset.weight, subset.labels
     radius = radius_of(bound, norms)
     before = None
@@ -266,7 +282,10 @@ def _rows_loss(
     # of the kernel's own rows: their gradient goes into the kernel's, and no second [C, d] is made
     target = dataclasses.replace(_target(bound, norms, unit, reduced.rows), labels=global_labels)
     own = None if subset.bias is None else subset.bias[labels]
-    return finish(bound, target, radius, own, asked, reduced), target, radius
+    weigh = bound.weighting
+    if kept is not None and getattr(bound.spec.weighting, "masks", False):
+        weigh = functools.partial(weigh, kept=kept)
+    return finish(bound, target, radius, own, asked, reduced, weigh), target, radius
 
 
 def _target(bound: BoundObjective, norms: Tensor, unit: Tensor, rows: Tensor) -> Geometry:

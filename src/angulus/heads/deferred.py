@@ -9,8 +9,8 @@ The alternatives: `torch._assert_async` ends the CUDA context, so that nothing c
 check only some steps would miss most bad batches.
 
 Checked at once, as on a CPU: what is computed under no_grad or from a weight that is not a leaf, and steps that need
-facts of the batch on the host anyway: class sampling, mining, class weights, center loss, Proxy-Anchor, figures that
-move before the loss or decide its negatives, figures of several ranks or micro-batches.
+facts of the batch on the host anyway: class sampling, Proxy-Anchor, figures of several ranks, and pieces of one's own
+that read the batch without `masks`.
 """
 
 from __future__ import annotations
@@ -61,14 +61,11 @@ def defers(features: Tensor, weight: Tensor, bound: BoundObjective, sampling: Cl
     """Whether the checks of this step can be read later."""
     if not (features.is_cuda or POSING) or not torch.is_grad_enabled() or not weight.is_leaf:
         return False
-    spec = bound.spec
-    mines = spec.weighting is not None and spec.weighting.reads_batch
-    parts = bound.stateful and (ranks > 1 or bound.in_parts)
-    whole = spec.reduces_batch or (spec.weighting is not None and spec.weighting.reads_labels)
-    # figures of this batch, or of the steps so far, that a number on the host depends on
-    figures = any(hasattr(piece, "prepare") for piece in bound.bound_pieces)
-    figures = figures or (spec.ramp is not None and spec.ramp.negatives is not None)
-    return not (sampling is not None or mines or spec.center_loss is not None or parts or whole or figures)
+    weighting = bound.spec.weighting
+    readers = [piece for piece in bound.bound_pieces if hasattr(piece, "prepare")]
+    readers += [weighting] if weighting is not None and weighting.reads_batch else []
+    whole = bound.spec.reduces_batch or not all(getattr(piece, "masks", False) for piece in readers)
+    return not (sampling is not None or whole or (bound.stateful and ranks > 1))
 
 
 def examine(features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, lenient: bool) -> Examined:

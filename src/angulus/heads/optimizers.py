@@ -13,7 +13,7 @@ from angulus.heads.dense import DenseHead
 from angulus.heads.sharded import ShardedHead
 from angulus.kernels.dispatch import UPDATING
 
-ROUNDINGS = ("nearest", "stochastic")
+ROUNDINGS = ("nearest", "stochastic", "kahan")
 
 
 class SparseSGD(torch.optim.Optimizer):
@@ -51,7 +51,7 @@ class SparseSGD(torch.optim.Optimizer):
         if group["weight_decay"]:
             values = values.add(own, alpha=group["weight_decay"])
         if group["momentum"]:
-            velocity = _velocity(self.state[parameter], parameter)
+            velocity = _buffer(self.state[parameter], "momentum_buffer", parameter)
             moved = velocity if rows is None else velocity[rows]
             values = moved.mul_(group["momentum"]).add_(values)
             if rows is not None:
@@ -75,13 +75,16 @@ class BackwardSGD(torch.optim.Optimizer):
     Args:
         head: a head with impl="chunked", "fused" or "blocked", without class sampling and without another BackwardSGD.
         lr, momentum, weight_decay: as in `SparseSGD`.
-        rounding: of bfloat16 weights. "nearest" drops an update below 2^-9 of a weight. "stochastic" computes it in
-            float32 and rounds up or down, with probabilities that make the mean exact, so that small updates add up; it
-            keeps no further buffer. Draws depend on seed, step, and the rows of a block alone: a training that is
-            resumed with its optimiser state and batch size gets the same bits. float32 weights need "nearest".
+        rounding: of bfloat16 weights. "nearest" drops an update below 2^-9 of a weight. The others compute it in
+            float32, so that small updates add up. "stochastic" rounds up or down, with probabilities that make the mean
+            exact, and keeps no further buffer. Its draws depend on seed, step, and the rows of a block alone: a
+            training that is resumed with its optimiser state and batch size gets the same bits. "kahan" keeps what
+            rounding dropped in a second bfloat16 buffer, and adds it before the next update; both together have about
+            16 bits, and nothing is drawn. float32 weights need "nearest".
         seed: of the draws, ≥ 0.
 
-    Source: Gupta et al. 2015, Deep Learning with Limited Numerical Precision, Sec. 3 (stochastic rounding).
+    Source: Gupta et al. 2015, Deep Learning with Limited Numerical Precision, Sec. 3 (stochastic rounding); Kahan 1965
+    (compensated summation). Differs: the compensation is added in float32 and kept in bfloat16.
     """
 
     def __init__(
@@ -104,13 +107,13 @@ class BackwardSGD(torch.optim.Optimizer):
         if head.weight in UPDATES:
             raise checks.InputError("this head's weights have a BackwardSGD already; call its detach() first")
         checks.choice("rounding", rounding, ROUNDINGS)
-        if rounding == "stochastic" and head.weight.dtype != torch.bfloat16:
+        if rounding != "nearest" and head.weight.dtype != torch.bfloat16:
             raise checks.InputError(
-                f"rounding='stochastic' is for bfloat16 weights, and these are {head.weight.dtype}; call "
+                f"rounding={rounding!r} is for bfloat16 weights, and these are {head.weight.dtype}; call "
                 "head.bfloat16() first, or use rounding='nearest'"
             )
         super().__init__([head.weight], _defaults(lr, momentum, weight_decay))
-        self._stochastic, self._seed = rounding == "stochastic", checks.integer("seed", seed, low=0)
+        self._rounding, self._seed = rounding, checks.integer("seed", seed, low=0)
         UPDATES[head.weight] = self.update
         self._updated = False  # whether backward() has updated since the last step()
 
@@ -122,9 +125,9 @@ class BackwardSGD(torch.optim.Optimizer):
         """End this step, so that the next backward() may update. A closure is called with gradients enabled."""
         loss = _evaluate(closure)
         self._updated = False
-        if self._stochastic:
+        if self._rounding == "stochastic":
             state = self.state[self._weight()]
-            state["step"] = state.get("step", torch.zeros((), dtype=torch.int64)) + 1
+            state["step"] = int(state.get("step", 0)) + 1  # no tensor, since a step on a GPU reads nothing
         return loss
 
     @torch.no_grad()
@@ -132,13 +135,13 @@ class BackwardSGD(torch.optim.Optimizer):
         """Update these rows of the weight as a matrix; the kernel calls it with each block, the first one first.
 
         Raises:
-            checks.InputError: a second backward() before step(), or stochastic rounding of weights that are no longer
+            checks.InputError: a second backward() before step(), or weights that are to be rounded and are no longer
                 bfloat16; nothing is changed.
         """
-        if self._stochastic and self._weight().dtype != torch.bfloat16:
+        if self._rounding != "nearest" and self._weight().dtype != torch.bfloat16:
             raise checks.InputError(
-                f"rounding='stochastic' is for bfloat16 weights, and these have become {self._weight().dtype}; call "
-                "detach() and make a BackwardSGD with rounding='nearest'"
+                f"rounding={self._rounding!r} is for bfloat16 weights, and these have become {self._weight().dtype}; "
+                "call detach() and make a BackwardSGD with rounding='nearest'"
             )
         if rows.start == 0:
             if self._updated:
@@ -149,17 +152,24 @@ class BackwardSGD(torch.optim.Optimizer):
             self._updated = True
         group, weight = self.param_groups[0], self._weight()
         place = weight.detach().flatten(0, -2)[rows]
-        own = place.float() if self._stochastic else place
+        own = place if self._rounding == "nearest" else place.float()
+        dropped = None
+        if self._rounding == "kahan":
+            dropped = _buffer(self.state[weight], "compensation", weight).flatten(0, -2)[rows]
+            own.add_(dropped)
         gradient = gradient.to(own.dtype)
         if group["weight_decay"]:
             gradient.add_(own, alpha=group["weight_decay"])
         if group["momentum"]:
-            velocity = _velocity(self.state[weight], weight)
+            velocity = _buffer(self.state[weight], "momentum_buffer", weight)
             gradient = velocity.flatten(0, -2)[rows].mul_(group["momentum"]).add_(gradient)
         own.add_(gradient, alpha=-group["lr"])
-        if self._stochastic:
+        if self._rounding == "stochastic":
             step = int(self.state[weight].get("step", 0))
             place.copy_(_round_stochastically(own, mixed(self._seed, step, rows.start)))
+        if dropped is not None:
+            place.copy_(own)
+            dropped.copy_(own.sub_(place))
 
     def _weight(self) -> Tensor:
         weight: Tensor = self.param_groups[0]["params"][0]
@@ -174,12 +184,12 @@ def _round_stochastically(values: Tensor, seed: int) -> Tensor:
     return torch.where(values.isnan(), values, rounded).to(torch.bfloat16)  # a NaN's bits may overflow to a zero's
 
 
-def _velocity(state: dict[str, Any], parameter: Tensor) -> Tensor:
-    """The momentum buffer, zero at first."""
-    if "momentum_buffer" not in state:
-        state["momentum_buffer"] = torch.zeros_like(parameter)
-    velocity: Tensor = state["momentum_buffer"]
-    return velocity
+def _buffer(state: dict[str, Any], name: str, parameter: Tensor) -> Tensor:
+    """A buffer of the parameter's shape and dtype, zero at first."""
+    if name not in state:
+        state[name] = torch.zeros_like(parameter)
+    buffer: Tensor = state[name]
+    return buffer
 
 
 def _evaluate(closure: Callable[[], float] | None) -> float | None:

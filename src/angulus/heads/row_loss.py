@@ -12,7 +12,7 @@ from torch import Tensor
 from angulus.core import checks
 from angulus.kernels.reduction import Reduced, Request, lengths
 from angulus.losses.objective import BoundObjective, Objective
-from angulus.losses.roles import ClassSums, Hinge, LogSumExp, Rows, Spread
+from angulus.losses.roles import ClassSums, Coefficients, Hinge, LogSumExp, Rows, Spread
 
 
 @dataclass(frozen=True)
@@ -249,12 +249,14 @@ def margined(bound: BoundObjective, target: Geometry) -> Tensor:
     return value if share is None else torch.lerp(target.cos, value, share.to(value.dtype))
 
 
-def ramped_coefficients(bound: BoundObjective) -> tuple[float, float, float]:
+def ramped_coefficients(bound: BoundObjective) -> Coefficients:
     """(a2, a1, a0) of the negatives, as far as the ramp has brought them in."""
     if not bound.spec.remaps:
         return 0.0, 1.0, 0.0
     a2, a1, a0 = bound.negatives.coefficients
-    share = 1.0 if bound.ramp is None else bound.ramp.negatives_share()
+    share = None if bound.ramp is None else bound.ramp.negatives_share()
+    if share is None:
+        return a2, a1, a0
     return share * a2, 1 + share * (a1 - 1), share * a0
 
 

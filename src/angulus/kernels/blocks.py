@@ -157,7 +157,7 @@ def _mapped(base: Tensor, request: Request, block: Block) -> tuple[Tensor, Tenso
         return half.pow_(t).mul_(2.0).add_(m - 1), None
     if request.threshold is None:
         return base, None
-    a2, a1, a0 = request.coefficients
+    a2, a1, a0 = request.read_coefficients
     above = torch.gt(base, request.threshold, out=block.room[1])  # as floats: several times faster than bools and where
     kept = 1 if request.below is None else 0
     below = 0.0 if request.below is None else request.below
@@ -208,7 +208,7 @@ def _times_slope(gradient: Tensor, base: Tensor, above: Tensor | None, request: 
     """The gradient with respect to the bases, from that of the mapped bases, which is overwritten."""
     if above is None:
         return gradient if request.power is None else _times_power_slope(gradient, base, request, block)
-    a2, a1, _ = request.coefficients
+    a2, a1, _ = request.read_coefficients
     d1, d0 = (2 * a2, a1) if request.slope is None else request.slope
     if request.below is not None:
         return gradient.mul_(torch.add(base.new_tensor(d0), base, alpha=d1, out=block.room[2]).mul_(above))
@@ -241,7 +241,7 @@ class Sums:
     def __init__(self, request: Request, unit: Tensor, classes: int, bias: Tensor | None, means: list[bool]) -> None:
         self.request = request
         room = SAFE_EXPONENT - math.log(classes) if unit.dtype == torch.float32 else 4 * SAFE_EXPONENT
-        largest = max(1.0, sum(abs(a) for a in request.coefficients)) if request.threshold is not None else 1.0
+        largest = max(1.0, sum(abs(a) for a in request.read_coefficients)) if request.threshold is not None else 1.0
         largest = max(largest, abs(request.below or 0.0), 1.0 if request.power is None else 1 + request.power[1])
         self.log_sums: list[_LogSum | SoftplusSum] = []
         self.total = Total(unit) if request.sums_logits else None

@@ -41,6 +41,7 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
         radius=None if request.radius is None else request.radius.detach(),
         plain_scales=tuple(scale.detach() for scale in request.plain_scales),
         shift=None if request.shift is None else request.shift.detach(),
+        coefficients=request.read_coefficients,
     )
     if weight.ndim == 3:
         weight = weight.contiguous()  # the rows of a class are a view

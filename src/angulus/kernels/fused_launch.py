@@ -122,7 +122,11 @@ def table_of(request: Request, unit: Tensor) -> Tensor:
     """The values that differ by row and are known in forward; see `fused_kernels`."""
     rows = [*scales(request)]
     if request.threshold is not None:
-        rows += [request.threshold, *(unit.new_full((len(unit),), number) for number in request.coefficients)]
+        rows.append(request.threshold)
+        rows += [
+            number.expand(len(unit)) if isinstance(number, Tensor) else unit.new_full((len(unit),), number)
+            for number in request.coefficients
+        ]
     return torch.stack([row.to(unit.dtype) for row in (*rows, *request.hinge_offsets)])
 
 

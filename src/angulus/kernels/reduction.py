@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from angulus.core import checks
+from angulus.losses.roles import Coefficients
 
 SOFTPLUS_LINEAR = 40.0  # above it log(1 + e^z) is z, to the last digit of float64
 
@@ -20,7 +21,7 @@ class Request:
 
     radius: Tensor | None  # [B] of N = log Σ_{j≠y} exp(radius · mapped_j + b_j), or None for no N. Differentiable
     threshold: Tensor | None = None  # [B], detached, or None: a base above it is mapped to a2·c² + a1·c + a0
-    coefficients: tuple[float, float, float] = (0.0, 1.0, 0.0)  # (a2, a1, a0)
+    coefficients: Coefficients = (0.0, 1.0, 0.0)  # (a2, a1, a0)
     unit_weight: bool = True  # True divides every w_j by its length
     eps: float = 0.0  # the length of w_j is sqrt(‖w_j‖² + eps)
     plain_scales: tuple[Tensor, ...] = ()  # [B] each, of P = log Σ_{j≠y} exp(scale · cos_j). Differentiable
@@ -45,6 +46,12 @@ class Request:
     # None for the largest of them
     softness: float | None = None
     spreads: tuple[float, ...] = ()  # eps of each mean distance between two sub-centres of a class
+
+    @property
+    def read_coefficients(self) -> tuple[float, float, float]:
+        """The coefficients as numbers, which waits for a GPU if they are there."""
+        a2, a1, a0 = self.coefficients
+        return float(a2), float(a1), float(a0)
 
     @property
     def needs_cosines(self) -> bool:

@@ -69,10 +69,10 @@ class Centers(Wide):
 
     @torch.no_grad()
     def observe(self, stats: Statistics) -> None:
-        rows = stats.labels != checks.IGNORE_INDEX
-        labels = stats.labels[rows].long()
-        points = self._points(stats.features[rows].to(self.centers.dtype))
-        classes, index, counts = torch.unique(labels, return_inverse=True, return_counts=True)
-        difference = self.centers[labels] - points
-        total = torch.zeros_like(self.centers[classes]).index_add_(0, index, difference)
-        self.centers[classes] -= self.spec.alpha * total / (1 + counts[:, None])
+        # no shape depends on the labels, which would wait for a GPU
+        kept = stats.labels != checks.IGNORE_INDEX
+        labels = torch.where(kept, stats.labels.long(), 0)
+        points = self._points(stats.features.to(self.centers.dtype))
+        counts = points.new_zeros(len(self.centers)).index_add_(0, labels, kept.to(points.dtype))
+        difference = torch.where(kept[:, None], self.centers[labels] - points, 0.0)
+        self.centers.index_add_(0, labels, difference / (1 + counts[labels, None]), alpha=-self.spec.alpha)

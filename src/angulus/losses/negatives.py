@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from angulus.core import checks
-from angulus.losses.roles import Negatives
+from angulus.losses.roles import Coefficients, Negatives
 from angulus.losses.running import Batch, Statistics, Wide, wide_dtype
-
-Coefficients = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -120,6 +118,7 @@ class BoundCurricular(Wide):
     """`Curricular`, bound: keeps t."""
 
     t: Tensor
+    masks: ClassVar[bool] = True
 
     def __init__(self, spec: Curricular) -> None:
         super().__init__()
@@ -129,7 +128,7 @@ class BoundCurricular(Wide):
 
     @property
     def coefficients(self) -> Coefficients:
-        return (1.0, float(self.t if self.current is None else self.current), 0.0)
+        return (1.0, self.t.clone() if self.current is None else self.current, 0.0)  # t moves before backward
 
     def prepare(self, batch: Batch | None) -> None:
         self.current = None if batch is None else self._moved(batch)
@@ -139,7 +138,7 @@ class BoundCurricular(Wide):
         self.t.copy_(self._moved(stats.rows_seen))
 
     def _moved(self, batch: Batch) -> Tensor:
-        return (1 - self.spec.rate) * self.t + self.spec.rate * batch.cos.mean()
+        return (1 - self.spec.rate) * self.t + self.spec.rate * batch.mean(batch.cos)
 
 
 @dataclass(frozen=True)

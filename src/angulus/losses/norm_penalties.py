@@ -70,7 +70,8 @@ class FeatureIncay(Penalty):
 
     def value(self, norms: Tensor) -> Tensor:
         """λ · P(‖x‖), without bound and start step."""
-        if self.eps == 0 and self.form != "linear" and bool((norms.detach() == 0).any()):
+        # on a GPU this would wait, and the loss that is not finite is found anyway
+        if self.eps == 0 and self.form != "linear" and not norms.is_cuda and bool((norms.detach() == 0).any()):
             row = int((norms.detach() == 0).nonzero()[0, 0])
             raise checks.InputError(
                 f"feature incay's {self.form} form is infinite at a zero feature when eps = 0; row {row} is zero; "

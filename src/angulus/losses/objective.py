@@ -524,7 +524,21 @@ class BoundObjective(nn.Module):
             step = merge_statistics(self._parts) if len(self._parts) > 1 else stats
             self._parts = []
             self.seen = step.values
-            self.observe(step)
+            self._observe_if_good(step)
+
+    @torch.no_grad()
+    def _observe_if_good(self, step: Statistics) -> None:
+        """Update the figures, and restore them if it turns out on the GPU that the step was not good."""
+        good = step.good
+        if good is None:
+            return self.observe(step)
+        # centres [C, d] are too large to copy, and do not move without labels
+        step = dataclasses.replace(step, labels=torch.where(good, step.labels, checks.IGNORE_INDEX))
+        small = [figure for name, figure in self.named_buffers() if "center_loss." not in name]
+        before = [figure.clone() for figure in small]
+        self.observe(step)
+        for figure, old in zip(small, before, strict=True):
+            figure.copy_(torch.where(good, figure, old))
 
     def observe(self, stats: Statistics) -> None:
         """Update the running figures with the statistics of one optimiser step."""

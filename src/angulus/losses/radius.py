@@ -304,6 +304,7 @@ class BoundAdaCos(Wide):
     """`AdaCos(mode="dynamic")`, bound: keeps s."""
 
     s: Tensor
+    masks: ClassVar[bool] = True
 
     def __init__(self, start: float) -> None:
         super().__init__()
@@ -326,8 +327,9 @@ class BoundAdaCos(Wide):
 
     def _moved(self, batch: Batch) -> Tensor:
         assert batch.log_sums is not None
-        log_mean = torch.logsumexp(batch.log_sums, 0) - math.log(len(batch.log_sums))
-        median = torch.quantile(batch.theta, 0.5).clamp_max(math.pi / 4)
+        total = torch.logsumexp(batch.where_kept(batch.log_sums, -torch.inf), 0)
+        log_mean = total - (math.log(batch.count) if isinstance(batch.count, int) else batch.count.to(total).log())
+        median = batch.median(batch.theta).clamp_max(math.pi / 4)
         return torch.where(log_mean > 0, (log_mean / torch.cos(median)).to(self.s), self.s)
 
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
 from angulus.core import checks
@@ -84,23 +83,19 @@ class RampState(nn.Module):
         """The share of the margin, or None if it has no ramp."""
         return None if self.spec.margin is None else self._share(self.spec.margin)
 
-    def negatives_share(self) -> float:
-        """The share of the negatives; 1 if they have no ramp."""
-        if self.spec.negatives is None:
-            return 1.0
+    def negatives_share(self) -> Tensor | None:
+        """The share of the negatives, or None if they have no ramp."""
         if self.target_cos is not None:
-            return min(1.0, max(0.0, float(self.target_cos.value)))
+            return self.target_cos.value.clamp(0, 1)
         assert not isinstance(self.spec.negatives, str)
-        return float(self._share(self.spec.negatives))
+        return None if self.spec.negatives is None else self._share(self.spec.negatives)
 
     def _share(self, span: Span) -> Tensor:
         assert self.spec.steps is not None  # checked by __init__
         begin, end = span
         step = self.counter.step
         done = step.to(exact_dtype(step.device)) / self.spec.steps
-        return torch.lerp(
-            done.new_tensor(self.spec.start), done.new_tensor(1.0), ((done - begin) / (end - begin)).clamp(0, 1)
-        )
+        return 1 - (1 - self.spec.start) * (1 - ((done - begin) / (end - begin)).clamp(0, 1))
 
     def observe(self, stats: Statistics) -> None:
         self.counter.observe(stats)

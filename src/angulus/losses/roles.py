@@ -3,8 +3,9 @@
 A piece is a frozen spec that knows neither C nor d. `bind(embedding_size, num_classes)` returns what is called: the
 piece itself, or an `nn.Module` if it learns or keeps a figure; `observe(stats)` then updates it once per optimiser
 step. A module whose loss needs this step's figure has `prepare(batch)` too: it is called with the step's
-`running.Batch` before the loss, and with None after it. A class that inherits its role gets the usual answers;
-inheriting is optional.
+`running.Batch` before the loss, and with None after it. With `masks = True` it leaves out the rows that `Batch.kept`
+leaves out, and then a step on a GPU does not wait. A class that inherits its role gets the usual answers; inheriting
+is optional.
 """
 
 import dataclasses
@@ -14,6 +15,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 from torch import Tensor
 
 from angulus.core import checks
+
+Coefficients = tuple[float | Tensor, float | Tensor, float | Tensor]  # (a2, a1, a0), 0-d tensors if they move
 
 
 class Piece(Protocol):
@@ -121,7 +124,7 @@ class Negatives(SlotPiece, Protocol):
         return 0.0
 
     @property
-    def coefficients(self) -> tuple[float, float, float]: ...
+    def coefficients(self) -> Coefficients: ...
 
 
 class Subcenters(SlotPiece, Protocol):
@@ -147,6 +150,9 @@ class Weighting(SlotPiece, Protocol):
         reads_labels: the bound form takes the labels [B] as `labels=`.
         probability: p of the target class from the logits of the loss, "margin", or from the plain cosines, "plain".
         scope: the rows that it sees when several processes train: each one's own, "rank", or all of them, "global".
+
+    If it reads the batch, a step on a GPU waits until only the rows that count are left; unless it has `masks = True`
+    and takes `kept=` [B] too, which names these rows (None: all count).
     """
 
     reads_labels: ClassVar[bool] = False

@@ -20,6 +20,8 @@ class Batch:
         log_sums: log Σ_{j≠y} e^{s cos_j} at the radius's current s, if the radius asks for it (`asks_log_sums`).
         own: which rows are this rank's.
         earlier: the number of rows in earlier micro-batches of the same optimiser step.
+        kept: bool, rows that count, or None: all do. On a GPU, dropping the others would wait for it; so only pieces
+            with `masks` get it, which leave them out themselves.
     """
 
     norms: Tensor
@@ -27,14 +29,53 @@ class Batch:
     theta: Tensor
     log_sums: Tensor | None = None
     own: slice = field(default_factory=lambda: slice(None))
-    earlier: int = 0
+    earlier: int | Tensor = 0
+    kept: Tensor | None = None
 
     @staticmethod
     def merge(parts: "Sequence[Batch]") -> "Batch":
         """The rows of an optimiser step from those of its micro-batches."""
         norms, cos, theta = (torch.cat([getattr(part, name) for part in parts]) for name in ("norms", "cos", "theta"))
         sums = [part.log_sums for part in parts if part.log_sums is not None]
-        return Batch(norms, cos, theta, torch.cat(sums) if sums else None)
+        kept = None
+        if any(part.kept is not None for part in parts):
+            kept = torch.cat([torch.ones_like(p.norms, dtype=torch.bool) if p.kept is None else p.kept for p in parts])
+        return Batch(norms, cos, theta, torch.cat(sums) if sums else None, kept=kept)
+
+    @property
+    def count(self) -> int | Tensor:
+        """The number of rows that count, at least 1."""
+        return len(self.norms) if self.kept is None else self.kept.sum().clamp_min(1)
+
+    @property
+    def numbers(self) -> Tensor:
+        """The number of each row among those that count in the optimiser step, [rows]; any for the others."""
+        if self.kept is None:
+            return self.earlier + torch.arange(len(self.norms), device=self.norms.device)
+        return self.earlier + (self.kept.cumsum(0) - 1).clamp_min(0)
+
+    def where_kept(self, values: Tensor, otherwise: float) -> Tensor:
+        """The values [rows] of the rows that count, and `otherwise` for the others."""
+        return values if self.kept is None else torch.where(self.kept, values, otherwise)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of values [rows] over the rows that count."""
+        return values.mean() if self.kept is None else self.where_kept(values, 0.0).sum() / self.count
+
+    def deviation(self, values: Tensor) -> Tensor:
+        """Their standard deviation, by N − 1; 0 for one row."""
+        if self.kept is None:
+            return values.std() if len(values) > 1 else values.new_zeros(())
+        squares = self.where_kept((values - self.mean(values)).square(), 0.0).sum()
+        return torch.sqrt(squares / (self.kept.sum() - 1).clamp_min(1))
+
+    def median(self, values: Tensor) -> Tensor:
+        """Their median; of an even number of rows the mean of the middle two."""
+        if self.kept is None:
+            return torch.quantile(values, 0.5)
+        ascending, last = self.where_kept(values, torch.inf).sort().values, self.kept.sum().clamp_min(1)[None] - 1
+        middle = ascending[torch.cat([last // 2, (last + 1) // 2])]
+        return torch.lerp(middle[0], middle[1], 0.5)
 
 
 @dataclass(frozen=True)
@@ -43,17 +84,19 @@ class Statistics:
 
     Args:
         values: means over the rows by name (0-d tensors, detached): see `DenseHead.statistics`.
-        rows: their number, on all ranks.
+        rows: their number, on all ranks; 0-d if it is known on a GPU only.
         features: of these rows, detached, [rows, d]; empty if the objective has no center loss.
         labels: [rows], likewise.
         batch: these rows, if a piece has `prepare`, which sees them before the loss; else None.
+        good: 0-d bool, or None: true. Figures do not move by a batch that is not good, as is known on a GPU only.
     """
 
     values: dict[str, Tensor]
-    rows: int
+    rows: int | Tensor
     features: Tensor
     labels: Tensor
     batch: Batch | None = None
+    good: Tensor | None = None
 
     @property
     def rows_seen(self) -> Batch:
@@ -65,11 +108,13 @@ class Statistics:
 
 def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
     """The statistics of an optimiser step from those of its micro-batches."""
-    rows = sum(part.rows for part in parts)
+    rows = sum((part.rows for part in parts), start=0)  # type: int | Tensor
     values = {name: torch.stack([p.rows / rows * p.values[name] for p in parts]).sum() for name in parts[0].values}
     features, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("features", "labels"))
     batches = [part.batch for part in parts if part.batch is not None]
-    return Statistics(values, rows, features, labels, Batch.merge(batches) if batches else None)
+    flags = [part.good for part in parts if part.good is not None]
+    good = torch.stack(flags).all() if flags else None
+    return Statistics(values, rows, features, labels, Batch.merge(batches) if batches else None, good)
 
 
 _mean_of_all_ranks: ContextVar[Tensor | None] = ContextVar("_mean_of_all_ranks", default=None)

@@ -15,7 +15,7 @@ from angulus.core import checks
 from angulus.losses.angles import BEYOND_PI, add_angle, check_angle
 from angulus.losses.per_class import PerClass, check_counts
 from angulus.losses.roles import Margin
-from angulus.losses.running import Batch, Statistics, Wide, wide_dtype
+from angulus.losses.running import Batch, Statistics, Wide, exact_dtype, wide_dtype
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,7 @@ class BoundQuality(Wide):
 
     mean: Tensor
     deviation: Tensor
+    masks: ClassVar[bool] = True
 
     def __init__(self, spec: NormQuality) -> None:
         super().__init__()
@@ -154,11 +155,11 @@ class BoundQuality(Wide):
 
     def _moved(self, batch: Batch) -> tuple[Tensor, Tensor]:
         norms = batch.norms.clamp(*NORM_CLIP).to(torch.promote_types(batch.norms.dtype, self.mean.dtype))
-        deviation = norms.std() if len(norms) > 1 else norms.new_zeros(())
+        mean, deviation = batch.mean(norms), batch.deviation(norms)
         if self.spec.statistics == "batch":
-            return norms.mean(), deviation
+            return mean, deviation
         rate = self.spec.rate
-        return (1 - rate) * self.mean + rate * norms.mean(), (1 - rate) * self.deviation + rate * deviation
+        return (1 - rate) * self.mean + rate * mean, (1 - rate) * self.deviation + rate * deviation
 
 
 @dataclass(frozen=True)
@@ -214,15 +215,19 @@ class Elastic(Margin):
         """What replaces cosθ, given the margin of each row."""
         return add_angle(theta, m, self.beyond_pi) if self.base == "angle" else torch.cos(theta) - m
 
-    def margins(self, step: int, batch: Batch) -> Tensor:
+    def margins(self, step: int | Tensor, batch: Batch) -> Tensor:
         """The margin of each row of the batch, of all ranks, [rows]."""
-        drawn = draw_normal(self.seed, step, batch.earlier + len(batch.cos))[batch.earlier :]
-        drawn = (self.m + self.sigma * drawn).to(batch.cos)
+        numbers = batch.numbers
+        drawn = (self.m + self.sigma * draw_normal(self.seed, step, numbers)).to(batch.cos)
         if not self.plus:
             return drawn
-        order = torch.argsort(batch.cos, descending=True, stable=True)
-        ascending = drawn.sort().values
-        return ascending[order] if self.order == "argsort" else torch.empty_like(drawn).index_copy_(0, order, ascending)
+        # rows that do not count come last
+        order = torch.argsort(batch.where_kept(batch.cos, -torch.inf), descending=True, stable=True)
+        ascending = batch.where_kept(drawn, torch.inf).sort().values
+        if self.order == "argsort":
+            places = numbers - batch.earlier
+            return ascending[places[order]][places]
+        return batch.where_kept(torch.empty_like(drawn).index_copy_(0, order, ascending), self.m)
 
     def formula(self) -> str:
         return "cos(θ + m_i)" if self.base == "angle" else "(cos θ − m_i)"
@@ -241,6 +246,7 @@ class BoundElastic(Wide):
     """`Elastic`, bound: counts the steps."""
 
     step: Tensor
+    masks: ClassVar[bool] = True
 
     def __init__(self, spec: Elastic) -> None:
         super().__init__()
@@ -252,20 +258,40 @@ class BoundElastic(Wide):
         return self.spec.target(theta, self.spec.m if self.current is None else self.current)
 
     def prepare(self, batch: Batch | None) -> None:
-        self.current = None if batch is None else self.spec.margins(int(self.step), batch)[batch.own]
+        self.current = None if batch is None else self.spec.margins(self.step, batch)[batch.own]
 
     @torch.no_grad()
     def observe(self, stats: Statistics) -> None:
         self.step += 1
 
 
-def draw_normal(seed: int, step: int, count: int) -> Tensor:
-    """The first `count` standard normal numbers of a seed and a step, float64: more of them begin with the same."""
-    # the generator reads 32 bits of its seed
-    mixed = int.from_bytes(hashlib.blake2b(f"{seed} {step}".encode(), digest_size=4).digest(), "big")
-    uniform = torch.rand(count, generator=torch.Generator().manual_seed(mixed), dtype=torch.float64)
-    normal: Tensor = torch.special.ndtri(uniform.clamp_min(2.0**-54))
+def draw_normal(seed: int, step: int | Tensor, rows: Tensor) -> Tensor:
+    """A standard normal number for each row number [n] of a step, which depends on nothing else; float64.
+
+    Computed where the numbers are, so that a step on a GPU neither reads the step nor copies draws.
+    """
+    key = int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest(), "big", signed=True)
+    bits = _mix(_mix((rows.new_zeros(()) + step) * _STRIDE + key) + rows * _STRIDE)
+    dtype = exact_dtype(rows.device)
+    kept = 53 if dtype == torch.float64 else 24
+    uniform = (_shifted(bits, 64 - kept).to(dtype) + 0.5) * 2.0**-kept
+    normal: Tensor = torch.special.ndtri(uniform)
     return normal
+
+
+_STRIDE = -7046029254386353131  # 2^64 / golden ratio, as Steele et al. 2014 (SplitMix) step their generator
+
+
+def _mix(bits: Tensor) -> Tensor:
+    """SplitMix64's finaliser, of int64 whose products wrap: each input bit changes each output bit with chance 1/2."""
+    bits = (bits ^ _shifted(bits, 30)) * -4658895280553007687
+    bits = (bits ^ _shifted(bits, 27)) * -7723592293110705685
+    return bits ^ _shifted(bits, 31)
+
+
+def _shifted(bits: Tensor, by: int) -> Tensor:
+    """The bits moved right, with zeros from the left."""
+    return (bits >> by) & ((1 << (64 - by)) - 1)
 
 
 @dataclass(frozen=True)

@@ -118,11 +118,16 @@ def margin_room(num_classes: int, embedding_size: int) -> float:
         return 0.0
     if classes <= 2 * size:
         return math.pi / 2
-    from scipy import special  # slow to import
-
-    # a cap of angle a covers ½ I(sin² a; (d − 1)/2, ½) of the sphere
-    half = math.asin(math.sqrt(float(special.betaincinv((size - 1) / 2, 0.5, 2 / classes))))
-    return min(math.pi / 2, 2 * half)
+    # a cap of angle a covers ∫₀ᵃ sin^(d − 2) / ∫₀^(π/2) sin^(d − 2) of half the sphere; by hand, since scipy is slow to
+    # import and every head asks
+    nodes, weights = np.polynomial.legendre.leggauss(128)
+    half_sphere = math.sqrt(math.pi) / 2 * math.exp(math.lgamma((size - 1) / 2) - math.lgamma(size / 2))
+    low, high = 0.0, math.pi / 2
+    while high - low > 1e-15:
+        angle = (low + high) / 2
+        area = angle / 2 * float(weights @ np.sin(angle / 2 * (nodes + 1)) ** (size - 2))
+        low, high = (angle, high) if area < 2 / classes * half_sphere else (low, angle)
+    return min(math.pi / 2, 2 * low)
 
 
 def adacos_scale(num_classes: int) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor
 from angulus.core import checks
 from angulus.losses.per_class import PerClass, as_list, check_counts
 from angulus.losses.roles import Weighting
+from angulus.losses.running import exact_dtype
 
 
 @dataclass(frozen=True)
@@ -65,19 +66,29 @@ class HardMining(Weighting):
     scope: str = "rank"
     kind: ClassVar[str] = "hard_mining"
     reads_batch: ClassVar[bool] = True
+    masks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checks.number("keep", self.keep, low=0, high=1, open_low=True)
         checks.choice("divide", self.divide, ("kept", "all"))
         checks.choice("scope", self.scope, ("rank", "global"))
 
-    def __call__(self, loss: Tensor, log_p: Tensor, log_not_p: Tensor) -> tuple[Tensor, int]:
-        rows = loss.shape[0]
+    def __call__(
+        self, loss: Tensor, log_p: Tensor, log_not_p: Tensor, kept: Tensor | None = None
+    ) -> tuple[Tensor, int | Tensor]:
         # 1e-9: 0.29 * 100 is 28.999... in binary
-        count = min(rows, max(1, math.floor(self.keep * rows + 1e-9)))
-        order = torch.argsort(loss.detach(), descending=True, stable=True)
-        weight = torch.zeros_like(loss).index_fill(0, order[:count], 1.0)
-        return weight, count if self.divide == "kept" else rows
+        if kept is None:
+            rows = loss.shape[0]
+            count = min(rows, max(1, math.floor(self.keep * rows + 1e-9)))
+            order = torch.argsort(loss.detach(), descending=True, stable=True)
+            weight = torch.zeros_like(loss).index_fill(0, order[:count], 1.0)
+            return weight, count if self.divide == "kept" else rows
+        total = kept.sum().clamp_min(1)
+        most = (self.keep * total.to(exact_dtype(loss.device)) + 1e-9).floor().clamp_min(1)
+        order = torch.argsort(torch.where(kept, loss.detach(), -torch.inf), descending=True, stable=True)
+        places = torch.arange(len(loss), device=loss.device)
+        weight = torch.zeros_like(loss).index_copy_(0, order, (places < most).to(loss.dtype))
+        return weight, most.to(loss.dtype) if self.divide == "kept" else total
 
     def formula(self) -> str:
         return f"[among the {100 * self.keep:g}% highest]"
@@ -106,6 +117,7 @@ class ClassWeights(Weighting):
     divide: str = "rows"
     kind: ClassVar[str] = "class_weights"
     reads_labels: ClassVar[bool] = True
+    masks: ClassVar[bool] = True
 
     @property
     def reads_batch(self) -> bool:
@@ -149,9 +161,13 @@ class BoundClassWeights:
     weights: PerClass
     divide: str
 
-    def __call__(self, loss: Tensor, log_p: Tensor, log_not_p: Tensor, labels: Tensor) -> tuple[Tensor, int | Tensor]:
+    def __call__(
+        self, loss: Tensor, log_p: Tensor, log_not_p: Tensor, labels: Tensor, kept: Tensor | None = None
+    ) -> tuple[Tensor, int | Tensor]:
         weight = self.weights(labels, loss.dtype)
-        return weight, weight.sum() if self.divide == "weights" else loss.shape[0]
+        counted = weight if kept is None else torch.where(kept, weight, 0.0)
+        rows = loss.shape[0] if kept is None else kept.sum().clamp_min(1)
+        return weight, counted.sum() if self.divide == "weights" else rows
 
 
 TABLE: dict[str, type[Weighting]] = {piece.kind: piece for piece in (Focal, HardMining, ClassWeights)}

@@ -38,6 +38,7 @@ class Job:
     name: str = "training"  # what loggers call it
     about: Mapping[str, Any] = field(default_factory=dict)  # what loggers keep of it, secrets masked
     compatible: OldClasses | None = None  # the classes of an old model that the features stay compatible with
+    rounding: str | None = None  # by which `BackwardSGD` trains class weights in bfloat16; None: they are float32
 
     def __post_init__(self) -> None:
         finetune.prepare(self.backbone, self.settings)

@@ -73,7 +73,12 @@ def fit(
 
     # Build what a step needs
     network = place_on_device(job)
-    optim = optimizer.optimizers(job.backbone, head, settings.optimizer, update_in_backward=job.update_in_backward)
+    optim = optimizer.optimizers(
+        *(job.backbone, head, settings.optimizer),
+        update_in_backward=job.update_in_backward,
+        rounding=job.rounding or "nearest",
+        seed=settings.seed,
+    )
     plateau = PlateauState(settings.schedule)
     mean = ema.of(job)
     steps_per_epoch = batches.steps_per_epoch(job.images.labels, settings)

@@ -108,8 +108,18 @@ class Optimizers:
             part.load_state_dict(state)
 
 
-def optimizers(backbone: nn.Module, head: Head, settings: Optimizer, *, update_in_backward: bool = False) -> Optimizers:
+def optimizers(
+    backbone: nn.Module,
+    head: Head,
+    settings: Optimizer,
+    *,
+    update_in_backward: bool = False,
+    rounding: str = "nearest",
+    seed: int = 0,
+) -> Optimizers:
     """The optimisers of a backbone and its head; class weights that a step sees only in part have their own.
+
+    `rounding` and `seed` are those of `BackwardSGD`.
 
     Raises:
         checks.InputError: the class weights need SGD but the settings are of another kind, or the head cannot be
@@ -124,7 +134,7 @@ def optimizers(backbone: nn.Module, head: Head, settings: Optimizer, *, update_i
     rules = (settings.lr, settings.momentum, settings.weight_decay)
     class_optimizer: torch.optim.Optimizer
     if update_in_backward:
-        class_optimizer, class_parameters = BackwardSGD(head, *rules), [head.weight]
+        class_optimizer, class_parameters = BackwardSGD(head, *rules, rounding=rounding, seed=seed), [head.weight]
     else:
         class_parameters = [parameter for parameter in (head.weight, head.bias) if parameter is not None]
         decay = settings.weight_decay if settings.decay_bias_and_norm else 0.0
