@@ -49,6 +49,7 @@ from angulus.models.classifier import Classifier, Prediction
 
 WEIGHTS, CONFIG, CALIBRATION, FORMAT = "model.safetensors", "config.json", "calibration.json", 1
 PAIR, MAPS = "calibration-{}.json", "map-*.safetensors"  # of the stored side's name
+FILES = (WEIGHTS, CONFIG, CALIBRATION, classes.FILE, model_card.NAME, PAIR.format("*"), MAPS)  # patterns of all
 MEAN_IMAGE = "input.mean_image"  # its name among the weights
 PRECISIONS = ("float32", "bfloat16")
 MOST_NAME = 200  # bytes of a model's name in a file's name
