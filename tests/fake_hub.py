@@ -21,6 +21,7 @@ class FakeHub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files: dict[str, bytes] = {}
         self.asked: list[str] = []
+        self.refused: dict[str, tuple[int, dict[str, str]]] = {}  # status and headers, by repository
 
     @property
     def url(self) -> str:
@@ -64,6 +65,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         self.server.asked.append(path)
+        for repository, (status, headers) in self.server.refused.items():
+            if path.startswith(f"/api/models/{repository}/"):
+                self._send(b"", headers, status)
+                return
         if path.startswith("/api/models/"):
             parts = path.removeprefix("/api/models/").split("/")
             repository = "/".join(parts[:2])
@@ -93,8 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, value: Any) -> None:
         self._send(json.dumps(value).encode(), {"Content-Type": "application/json"})
 
-    def _send(self, data: bytes, headers: dict[str, str]) -> None:
-        self.send_response(200)
+    def _send(self, data: bytes, headers: dict[str, str], status: int = 200) -> None:
+        self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
 import angulus
-from angulus import InputError
+from angulus import InputError, backbones
+from angulus.backbones.unfilled import Unfilled
 from angulus.cli.main import app
 from angulus.core.contract import Contract, fingerprint, split_model_name
 from angulus.core.embeddings import Embeddings
@@ -58,6 +60,16 @@ def test_a_fresh_process_gives_the_same_features_to_the_bit(folder: Path) -> Non
     )
     found = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, check=True).stdout
     assert found == expected.numpy().tobytes()
+
+
+@pytest.mark.parametrize("name", ["small", "slim_resnet", "mobilefacenet"])
+def test_loading_draws_no_first_weights(name: str) -> None:
+    before = torch.get_rng_state()
+    with Unfilled():
+        network = backbones.build(name, in_channels=3, image_size=112, embedding_size=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert all(bool((module.weight == 1).all()) and bool((module.running_var == 1).all()) for module in norms)
 
 
 def test_batch_norm_stays_in_evaluation_mode_and_unit_features_are_unit(tmp_path: Path) -> None:

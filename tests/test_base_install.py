@@ -61,7 +61,10 @@ EXTRAS = (
 COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("train demo training.epochs=1 --out run", None),
     ("info run/model", None),
-    *((f"import {name} none.pth --out imported", "no data") for name in ("insightface", "adaface", "facenet")),
+    *(
+        (f"import {name} none.pth --out imported", "no data")
+        for name in ("insightface", "adaface", "cvlface", "facenet")
+    ),
     ("import pml none.pth --model run/model --out imported", "no data"),
     ("convert photos records", None),
     ("embed run/model records e.npz", None),

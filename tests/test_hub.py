@@ -17,6 +17,7 @@ import fake_hub
 import people
 from angulus import InputError
 from angulus.core.contract import Contract
+from angulus.core.hub import fetch
 from angulus.evaluation.protocols.calibrate import calibrate, pairs_of_images
 from angulus.models import artifact
 from angulus.models.artifact import Config
@@ -95,6 +96,26 @@ def test_what_is_pushed_is_what_another_machine_fetches(folder: Path, tmp_path: 
         hub.files["me/faces/model.safetensors"] = bytes(whole)
         tampered = run(FETCH, hub.url, tmp_path / "elsewhere")
         assert b"is not the file that config.json was written for" in tampered.stderr
+
+
+REFUSED = {
+    "gated-401": (401, {"X-Error-Code": "GatedRepo"}, "it is gated; accept its licence on its page on the hub"),
+    "gated-403": (403, {"X-Error-Code": "GatedRepo"}, "it is gated; accept its licence on its page on the hub"),
+    "missing": (404, {"X-Error-Code": "RepoNotFound"}, "it is missing or private; check the name, or log in"),
+    "revision": (404, {"X-Error-Code": "RevisionNotFound"}, "it has no revision 'v9'; leave the revision out, or"),
+    "token": (401, {"X-Error-Message": "Invalid credentials"}, r"the hub refuses it \(status 401\); log in with"),
+}
+
+
+def test_what_a_hub_refuses_is_a_sentence_with_the_way_out() -> None:
+    with fake_hub.running() as hub:
+        hub.refused = {f"me/{name}": (status, headers) for name, (status, headers, _) in REFUSED.items()}
+        for name, (*_, sentence) in REFUSED.items():
+            said = f"there is no folder 'me/{name}', and no model of this name can be fetched from a hub: {sentence}"
+            with pytest.raises(InputError, match=said):
+                fetch(f"me/{name}", ["config.json"], "hub", revision="v9", endpoint=hub.url)
+    with pytest.raises(InputError, match=r"the hub does not answer \(.*\); check the network, or download"):
+        fetch("me/faces", ["config.json"], "hub", endpoint=hub.url)  # which has ended
 
 
 def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,6 +191,7 @@ def run(*arguments: object) -> Result:
 NETS: dict[str, tuple[type[nn.Module], tuple[Any, ...], int, float, bool]] = {  # class, its arguments, side, scale, BGR
     "insightface": (IResNet, (DEPTHS["ir18"],), 112, 127.5, False),
     "adaface": (AdaFaceNet, (DEPTHS["ir18"],), 112, 127.5, True),
+    "cvlface": (AdaFaceNet, (DEPTHS["ir18"],), 112, 127.5, False),
     "facenet": (FaceNet, (), 160, 128.0, False),
 }
 
@@ -206,9 +207,9 @@ def published(kind: str) -> nn.Module:
 def test_features_are_those_of_the_published_network(kind: str) -> None:
     """Images as bytes go through the contract of the configuration and the network, as `angulus embed` does it."""
     _, _, side, scale, bgr = NETS[kind]
-    net = published(kind)
+    net, prefix = published(kind), "net." if kind == "cvlface" else ""
     config, backbone = imports.convert(
-        kind, {f"module.{name}": value for name, value in net.state_dict().items()}, Path("x")
+        kind, {f"module.{prefix}{name}": value for name, value in net.state_dict().items()}, Path("x")
     )
     pixels = torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     inputs = (pixels.flip(1) if bgr else pixels).float()
@@ -233,6 +234,17 @@ def test_a_checkpoint_of_lightning_becomes_a_model_folder_with_classes(tmp_path:
     expected = 64 * F.normalize(model.embed(pixels)) @ F.normalize(kernel, dim=0)
     torch.testing.assert_close(model.logits(pixels), expected, rtol=1e-3, atol=1e-3)
     assert model.config.about["imported from"] == "AdaFace's net, adaface.ckpt"
+
+
+def test_the_order_of_channels_is_cvlfaces_choice(tmp_path: Path) -> None:
+    torch.save({f"net.{name}": value for name, value in published("cvlface").state_dict().items()}, tmp_path / "m.pt")
+    said = run("cvlface", tmp_path / "m.pt", "--out", tmp_path / "m", "--colour", "bgr").output
+    assert "ir18, features of 512 numbers" in said and "in the order BGR, by the model itself" in said
+    with pytest.raises(InputError, match="colour must be one of 'rgb', 'bgr'; got 'grey'"):
+        run("cvlface", tmp_path / "m.pt", "--out", tmp_path / "n", "--colour", "grey")
+    with pytest.raises(InputError, match="it looks like CVLface's iresnet: use angulus import cvlface"):
+        run("adaface", tmp_path / "m.pt", "--out", tmp_path / "n")
+    assert not (tmp_path / "n").exists()
 
 
 @pytest.mark.parametrize("depth", ["ir18", "ir200"])

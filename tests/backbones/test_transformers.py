@@ -302,8 +302,8 @@ def test_what_cannot_be_built_is_refused(name: str, change: dict[str, Any], sent
 @pytest.mark.parametrize(
     ("error", "way"),
     [
-        (OSError("no address"), "cannot be fetched .*no address.*check the name and the network, or download it"),
-        (type("GatedRepoError", (OSError,), {})("403"), "accept its licence on the hub, and log in"),
+        (OSError("no address"), "there is no folder 'owner/name', .*: OSError: no address; check the name, or"),
+        (type("GatedRepoError", (OSError,), {})("403"), "it is gated; accept its licence on its page"),
     ],
 )
 def test_a_repository_that_cannot_be_fetched_is_a_sentence(

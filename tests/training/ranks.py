@@ -32,14 +32,17 @@ from angulus.distributed.batch_norm import synchronized
 from angulus.distributed.collectives import total
 from angulus.distributed.launch import end_process
 from angulus.distributed.runtime import Ranks
+from angulus.experiments import build
 from angulus.experiments.run import run
 from angulus.training import validation
 from angulus.training.batches import rank_share
 from angulus.training.callbacks import Callback, Record
+from angulus.training.job import place_on_device
 from angulus.training.signals import Interrupted
 
 NET = ["backbone.name=lenet++", "training.optimizer.lr=0.01", "training.epochs=1"]  # without batch norm; 5 steps
 SLOW = NET[1:]  # with batch norm, which makes rounding larger
+SPREAD = "training.shard_backbone=true"
 PLATEAU = "training.schedule={kind: plateau, patience: 1}"
 CASES: dict[str, list[str]] = {
     "sgd": [*NET],
@@ -66,6 +69,24 @@ CASES: dict[str, list[str]] = {
     "ramped": [*NET, "objective={kind: mv_softmax, s: 8, ramp: {margin: [0.2, 0.8], negatives: auto}}"],
     "averaged": [*NET, "training.ema=0.7", "training.optimizer.layer_decay=0.9", "training.freeze=['layers.0.*']"],
     "compatible": [*NET, "compatible_with={model: FOLDER/sgd/model, weight: 2, classes: means}"],  # after sgd
+    "spread": [*NET, SPREAD],
+    "spread-all": [
+        *NET,
+        SPREAD,
+        "training.ema=0.7",
+        "training.freeze=['layers.0.*']",
+        "training.clip_norm=0.5",
+        "training.optimizer={kind: adamw, lr: 0.001, layer_decay: 0.9}",
+        "training.accumulate=2",
+        "training.snapshots={every: 2, after: 1}",
+        "evaluation.each_epoch=true",
+    ],
+    "spread-synced": [
+        *SLOW,
+        SPREAD,
+        "training.sync_batch_norm=true",
+        "validation={identities: 0.3, fmr: 0.05, pairs: 200}",
+    ],
     "validated": [*NET, "validation={identities: 0.3, fmr: 0.05, pairs: 200}"],
 }
 OF_THREE = (
@@ -75,11 +96,13 @@ OF_THREE = (
     "drawn",
     "synced-accumulated",
     "validated",
+    "spread-all",
 )  # what three processes train too
 STOPPED = {
     "stopped": [*NET, "objective.learn=true"],
     "stopped-adamw": CASES["adamw"],
     "stopped-averaged": CASES["averaged"],
+    "stopped-spread": CASES["spread-all"],
 }
 REFUSED: dict[str, list[str]] = {
     "dense": ["head.sharded=false"],
@@ -117,6 +140,7 @@ def main(rank: int, count: int, rendezvous: str, folder: Path) -> None:
             (folder / "sgd-stopped" / "results.json").unlink()
         dist.barrier()
         said |= torn(rank, folder)
+    said["one number"] = unfit_backbone()
     said["batch norm"] = [str(batch_norm(rank, count))]
     (folder / f"rank-{rank}.json").write_text(json.dumps(said))
     dist.destroy_process_group()
@@ -161,6 +185,19 @@ def batch_norm(rank: int, count: int) -> float:
     synced.eval()
     plain.eval()
     return max(worst, float((synced(rows) - plain(rows)).abs().max()))
+
+
+def unfit_backbone() -> list[str]:
+    """A backbone that learns a single number, which `fully_shard` does not take."""
+    net = nn.Linear(2, 2)
+    net.scale = nn.Parameter(torch.tensor(1.0))
+    recipe = tiny.validated(SPREAD)
+    job = build.job(recipe, tiny.splits(), backbone=net)
+    try:
+        place_on_device(job)
+    except InputError as error:
+        return [type(error).__name__, str(error)]
+    return ["nothing", ""]
 
 
 def torn(rank: int, folder: Path) -> dict[str, Any]:

@@ -127,6 +127,12 @@ def test_learning_rate_by_default() -> None:
     assert AdamW().lr == RMSProp().lr == 1e-3
 
 
+@pytest.mark.parametrize("key", ["compile", "channels_last"])
+def test_a_spread_backbone_excludes(key: str) -> None:
+    with pytest.raises(InputError, match=f"shard_backbone cannot be combined with training.{key}; set one of them"):
+        tiny.validated("training.shard_backbone=true", f"training.{key}=true")
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [

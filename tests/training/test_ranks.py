@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 import angulus
@@ -105,6 +106,15 @@ def test_synchronised_batch_norm_is_that_of_all_rows(two: Path, three: Path) -> 
             assert float(json.loads((folder / f"rank-{rank}.json").read_text())["batch norm"][0]) < 1e-12
 
 
+def test_a_spread_backbone_trains_as_a_copied_one_to_the_bit(two: Path) -> None:
+    assert "shard_backbone: true" in (two / "spread" / "recipe.yaml").read_text()
+    found, expected = weights(two / "spread"), weights(two / "sgd")
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    models = [load_file(two / case / "model" / "model.safetensors") for case in ("spread", "sgd")]
+    assert models[0].keys() == models[1].keys()
+    assert all(torch.equal(models[0][name], value) for name, value in models[1].items())
+
+
 def test_results_name_the_number_of_processes(one: Path, two: Path, three: Path) -> None:
     counts = [
         json.loads((each / "mined" / "results.json").read_text())["training"]["processes"] for each in (one, two, three)
@@ -178,6 +188,7 @@ def test_a_run_of_two_is_what_another_starts_from(two: Path) -> None:
         ("device", "training.device must be auto, cpu or cuda where 2 processes train; got 'cuda:0'"),
         ("small", r"training.batch_size 5 leaves 2 of 72 images for the smallest batch, too few for 2 processes and"),
         ("classes", "training needs at least two classes; .* has 1: give each person or class a folder"),
+        ("one number", "shard_backbone: PyTorch's fully_shard does not take this backbone .*; leave it out"),
         ("diverged", r"training stopped at step \d: .*no checkpoint was written yet; lower training.optimizer.lr"),
     ],
 )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from angulus.backbones import foreign
 from angulus.backbones.layers import Backbone, ImageSize, check_sizes
-from angulus.core import checks, extras, limits
+from angulus.core import checks, extras, hub, limits
 from angulus.core.checks import InputError
 
 PREFIX = "transformers:"
@@ -162,16 +162,10 @@ def find(name: str, wanted: tuple[str, ...]) -> Path:
         return folder
     if not _HUB_NAME.fullmatch(name):
         raise InputError(f"{what}: there is no folder {name!r}, and it is no OWNER/NAME on a hub{_kinds(name)}")
-    hub = extras.load("huggingface_hub", "transformers", f"the backbone {what!r}")
     try:
-        return Path(hub.snapshot_download(name, allow_patterns=list(wanted)))
-    except Exception as error:  # the hub's client raises its own kinds, httpx's and OSErrors
-        reason = checks.one_line(error)
-        if "gated" in reason.lower() or type(error).__name__ == "GatedRepoError":
-            way = "accept its licence on the hub, and log in with `hf auth login`"
-        else:
-            way = "check the name and the network, or download it elsewhere and give its folder"
-        raise InputError(f"{what}: it cannot be fetched ({type(error).__name__}: {reason:.200}); {way}") from error
+        return hub.fetch(name, wanted, "transformers")
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error
 
 
 def _kinds(name: str) -> str:

@@ -29,6 +29,7 @@ EXAMPLES = {  # without `angulus`, by the command's words
     "import": "import insightface backbone.pth --out model",
     "import insightface": "import insightface backbone.pth --out model --classes output",
     "import adaface": "import adaface adaface_ir50_ms1mv2.ckpt --out model",
+    "import cvlface": "import cvlface model.pt --out model",
     "import facenet": "import facenet 20180402-114759-vggface2.pt --out model",
     "import pml": "import pml loss.pth --model run/model --out model",
     "info": "info run/model",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -38,6 +38,18 @@ def adaface(checkpoint: Checkpoint, out: Out, classes: Classes = None, scale: Sc
     _import("adaface", checkpoint, out, classes, scale)
 
 
+@import_app.command("cvlface")
+def cvlface(
+    checkpoint: Checkpoint,
+    out: Out,
+    classes: Classes = None,
+    scale: Scale = 64.0,
+    colour: Annotated[str, typer.Option("--colour", help="rgb or bgr, as color_space in its model.yaml.")] = "rgb",
+) -> None:
+    """Import an iresnet of CVLface, whose layers are AdaFace's: model.pt; 18 to 100 layers."""
+    _import("cvlface", checkpoint, out, classes, scale, colour)
+
+
 @import_app.command("facenet")
 def facenet(checkpoint: Checkpoint, out: Out, classes: Classes = None, scale: Scale = 64.0) -> None:
     """Import an InceptionResnetV1 of facenet-pytorch."""
@@ -59,12 +71,12 @@ def pml(
     say(f"{out}: {model} with {len(classifier.names):,} classes")
 
 
-def _import(kind: str, checkpoint: Path, out: Path, classes: Path | None, scale: float) -> None:
+def _import(kind: str, checkpoint: Path, out: Path, classes: Path | None, scale: float, colour: Any = None) -> None:
     from angulus.models import model_card
     from angulus.models.imports import import_model
 
     _check(out, scale)
-    config = import_model(kind, checkpoint, out, classes, scale)
+    config = import_model(kind, checkpoint, out, classes, scale, colour)
     say(f"{out}: {config.backbone}, features of {config.embedding_size} numbers")
     for line in model_card.takes(asdict(config), config.contract):
         say(f"  {line}")

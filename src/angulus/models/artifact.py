@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from angulus import backbones
 from angulus.backbones import timm_models
 from angulus.backbones.layers import FirstNumbers, UnitFeatures
+from angulus.backbones.unfilled import Unfilled
 from angulus.core import checks, files, limits
 from angulus.core.checks import InputError
 from angulus.core.contract import (
@@ -49,6 +50,7 @@ from angulus.models.classifier import Classifier, Prediction
 
 WEIGHTS, CONFIG, CALIBRATION, FORMAT = "model.safetensors", "config.json", "calibration.json", 1
 PAIR, MAPS = "calibration-{}.json", "map-*.safetensors"  # of the stored side's name
+FILES = (WEIGHTS, CONFIG, CALIBRATION, classes.FILE, model_card.NAME, PAIR.format("*"), MAPS)  # patterns of all
 MEAN_IMAGE = "input.mean_image"  # its name among the weights
 PRECISIONS = ("float32", "bfloat16")
 MOST_NAME = 200  # bytes of a model's name in a file's name
@@ -365,7 +367,8 @@ def _load(folder: Path, own: nn.Module | None = None) -> Model:
         mean_image = tensors.pop(MEAN_IMAGE, None)
         if own is None:
             _check_shapes(config, tensors, folder / CONFIG)
-        backbone = config.build() if own is None else config.wrap(own)
+        with Unfilled():
+            backbone = config.build() if own is None else config.wrap(own)
         backbone.load_state_dict(tensors)
     except (safetensors.SafetensorError, RuntimeError) as error:
         fault = f"{folder / WEIGHTS} does not hold the weights of the backbone {config.backbone!r} that {CONFIG} names"

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from angulus.core import checks, wording
+from angulus.core import checks, hub, wording
 from angulus.core.checks import InputError
 from angulus.core.progress_line import ProgressLine
 from angulus.models import artifact, batching
@@ -205,13 +205,7 @@ def _folder_of(source: str | os.PathLike[str], revision: str | None, token: str 
     parts = name.split("/")
     if folder.exists() or len(parts) != 2 or not all(part.strip(".") for part in parts):
         return folder
-    try:
-        from angulus.models import hub
-
-        return hub.fetch(name, revision, token)
-    except Exception as error:  # of the network, of the hub, or of the package
-        reason = checks.one_line(error)[:300]
-        raise InputError(f"{name} must be a model folder, or OWNER/NAME of a model on a hub: {reason}") from error
+    return hub.fetch(name, artifact.FILES, "hub", revision=revision, token=token)
 
 
 def _whole(model: Embeds) -> artifact.Model:

@@ -8,17 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from angulus.core import extras
+from angulus.core import extras, hub
 from angulus.core.checks import InputError
-from angulus.models import artifact, classifier, model_card
+from angulus.models import artifact
 
 extras.load("huggingface_hub", "hub", "models on a hub")
-from huggingface_hub import ModelHubMixin, snapshot_download  # noqa: E402  # the line above says what is missing
-
-FILES = (
-    *(artifact.WEIGHTS, artifact.CONFIG, artifact.CALIBRATION, classifier.FILE, model_card.NAME),
-    *(artifact.PAIR.format("*"), artifact.MAPS),
-)  # patterns
+from huggingface_hub import ModelHubMixin  # noqa: E402  # the line above says what is missing
 
 
 class HubModel(artifact.Model, ModelHubMixin):
@@ -60,9 +55,5 @@ class HubModel(artifact.Model, ModelHubMixin):
         if Path(pretrained_model_name_or_path).is_dir():
             return cls(artifact.load(pretrained_model_name_or_path))
         options = {"cache_dir": cache_dir, "force_download": force_download, "local_files_only": local_files_only}
-        return cls(artifact.load(fetch(str(pretrained_model_name_or_path), revision, token, **options)))
-
-
-def fetch(name: str, revision: str | None = None, token: str | bool | None = None, **options: Any) -> Path:
-    """Download the files of a model folder from a repository, and nothing else; the folder they lie in."""
-    return Path(snapshot_download(name, revision=revision, token=token, allow_patterns=list(FILES), **options))
+        name = str(pretrained_model_name_or_path)
+        return cls(artifact.load(hub.fetch(name, artifact.FILES, "hub", revision=revision, token=token, **options)))

@@ -1,4 +1,4 @@
-"""Checkpoints of other projects as model folders: insightface, AdaFace, facenet-pytorch, pytorch-metric-learning.
+"""Checkpoints of other projects as model folders: insightface, AdaFace, CVLface, facenet, pytorch-metric-learning.
 
 A checkpoint's tensors are taken by name and shape; nothing in it can run code.
 """
@@ -6,10 +6,11 @@ A checkpoint's tensors are taken by name and shape; nothing in it can run code.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from angulus.core.contract import Contract
 from angulus.models import artifact
 from angulus.models.classifier import Classifier
 
+COLOURS = ("rgb", "bgr")  # of its contract
 State = dict[str, Tensor]
 Names = list[tuple[str, str]]  # of layers in our order: name, kind
 
@@ -61,6 +63,12 @@ SOURCES = {
         prefix="model.",
         options={"subsample": True},
     ),
+    "cvlface": Source(
+        "CVLface's iresnet",
+        Contract(size=(112, 112), colour="rgb", template="five_points"),
+        prefix="net.",
+        options={"subsample": True},
+    ),
     "facenet": Source(
         "facenet-pytorch's InceptionResnetV1", Contract(127.5, 128.0, size=(160, 160), colour="rgb"), ("logits.",)
     ),
@@ -68,7 +76,12 @@ SOURCES = {
 
 
 def import_model(
-    kind: str, checkpoint: Path, out: Path, classes: Path | None = None, scale: float = 64.0
+    kind: str,
+    checkpoint: Path,
+    out: Path,
+    classes: Path | None = None,
+    scale: float = 64.0,
+    colour: Literal["rgb", "bgr"] | None = None,
 ) -> artifact.Config:
     """Write a checkpoint of another project as a model folder.
 
@@ -78,6 +91,7 @@ def import_model(
         out: the folder.
         classes: class weights to keep with the model, as `read_classes` takes them.
         scale: s of the logits of these classes.
+        colour: the order of the channels, in place of the project's usual one.
 
     Raises:
         InputError: a file that is no checkpoint or would run code, tensors that do not fit, class weights of another
@@ -86,6 +100,9 @@ def import_model(
     checks.choice("kind", kind, SOURCES)
     weights = None if classes is None else read_classes(classes)
     config, backbone = convert(kind, read_state(checkpoint), checkpoint)
+    if colour is not None:
+        checks.choice("colour", colour, COLOURS)
+        config = replace(config, contract=replace(config.contract, colour=colour))
     classifier = None if weights is None else _classifier(weights, config.embedding_size, scale)
     artifact.save(config, backbone, out, classifier=classifier)
     return config
@@ -219,7 +236,8 @@ def _load(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"a checkpoint must be a file of torch.save; there is no file {path}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of old or foreign pickles, which are refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile file can raise nearly anything
         named = re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error))
         way = 'save the weights alone where you trust it: torch.save(model.state_dict(), "weights.pth")'
@@ -263,9 +281,10 @@ def _looks_like(kind: str, state: State) -> bool:
     first = {
         "insightface": "layer1.0.conv1.weight",
         "adaface": "body.0.res_layer.1.weight",
+        "cvlface": "net.body.0.res_layer.1.weight",
         "facenet": "conv2d_1a.conv.weight",
     }
-    return first[kind] in SOURCES[kind].clean(state)
+    return first[kind] in {*state, *SOURCES[kind].clean(state)}
 
 
 def _iresnet(units: Sequence[int]) -> Iterator[tuple[str, str]]:
@@ -327,7 +346,8 @@ def _inception() -> tuple[str, Names]:
 
 
 def _feature_size(kind: str, state: State, where: Path) -> int:
-    name = {"insightface": "fc.weight", "adaface": "output_layer.3.weight", "facenet": "last_linear.weight"}[kind]
+    own = {"insightface": "fc.weight", "facenet": "last_linear.weight"}
+    name = own.get(kind, "output_layer.3.weight")
     if name not in state or state[name].ndim != 2:
         other = next((source for source in SOURCES if source != kind and _looks_like(source, state)), None)
         way = f"; it looks like {SOURCES[other].title}: use angulus import {other}" if other else ""

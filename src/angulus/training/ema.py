@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from angulus.training.job import Job
+from angulus.training.sharding import own_part
 
 
 class Ema:
@@ -32,12 +33,13 @@ class Ema:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after `step` steps."""
-        torch._foreach_lerp_(self._means, self._live, 1 - min(self.decay, (1 + step) / (10 + step)))
+        live, means = zip(*self._parts(), strict=True)
+        torch._foreach_lerp_(means, live, 1 - min(self.decay, (1 + step) / (10 + step)))
 
     @torch.no_grad()
     def swap(self) -> None:
         """Exchange the weights and their mean."""
-        for live, mean in zip(self._live, self._means, strict=True):
+        for live, mean in self._parts():
             kept = live.clone()
             live.copy_(mean)
             mean.copy_(kept)
@@ -45,8 +47,12 @@ class Ema:
     @torch.no_grad()
     def take(self) -> None:
         """Make the weights as they are now the mean."""
-        for live, mean in zip(self._live, self._means, strict=True):
+        for live, mean in self._parts():
             mean.copy_(live)
+
+    def _parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """What this rank holds of each weight and its mean."""
+        return ((own_part(live), own_part(mean)) for live, mean in zip(self._live, self._means, strict=True))
 
     def state(self, part: str) -> dict[str, Tensor]:
         """The mean of the "backbone" or the "head", by the names of its state."""

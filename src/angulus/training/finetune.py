@@ -34,9 +34,7 @@ def prepare(backbone: nn.Module, settings: Training) -> None:
 
 def parameters_by_name(backbone: nn.Module) -> list[tuple[str, nn.Parameter, bool]]:
     """(name, parameter, whether it comes after a net of another library) of each parameter, in the net's order."""
-    place, own = shell(backbone)
-    outer = f"{place}." if place else ""
-    inner = f"{outer}{own.net_prefix}" if own is not None else outer
+    outer, inner = _prefixes(backbone)
     foreign = inner != outer
     return [
         (
@@ -46,6 +44,22 @@ def parameters_by_name(backbone: nn.Module) -> list[tuple[str, nn.Parameter, boo
         )
         for name, parameter in backbone.named_parameters()
     ]
+
+
+def _prefixes(backbone: nn.Module) -> tuple[str, str]:
+    """What the names of the network's parameters begin with, and those of a net of another library in it."""
+    place, own = shell(backbone)
+    outer = f"{place}." if place else ""
+    return outer, f"{outer}{own.net_prefix}" if own is not None else outer
+
+
+def blocks(backbone: nn.Module) -> list[nn.Module]:
+    """The numbered layers or blocks of a net that hold parameters, in its order."""
+    inner = _prefixes(backbone)[1]
+    named = (name for name, _, after in parameters_by_name(backbone) if not after)
+    found = dict.fromkeys(match[0] for name in named if (match := _LAYER.match(name)))
+    parts = [backbone.get_submodule(inner + name) for name in found]
+    return [part for part in parts if not isinstance(part, nn.ModuleList | nn.ModuleDict)]
 
 
 def freeze(backbone: nn.Module, patterns: Sequence[str]) -> None:

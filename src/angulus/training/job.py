@@ -15,7 +15,7 @@ from angulus.data.sets.images import Images
 from angulus.distributed.batch_norm import synchronized
 from angulus.distributed.runtime import Ranks
 from angulus.heads.saving import Head
-from angulus.training import finetune
+from angulus.training import finetune, sharding
 from angulus.training.compatible import OldClasses
 from angulus.training.settings import Training, Validation
 
@@ -39,6 +39,7 @@ class Job:
     about: Mapping[str, Any] = field(default_factory=dict)  # what loggers keep of it, secrets masked
     compatible: OldClasses | None = None  # the classes of an old model that the features stay compatible with
     rounding: str | None = None  # by which `BackwardSGD` trains class weights in bfloat16; None: they are float32
+    shell: nn.Module | None = None  # the backbone without values, while `backbone` is spread over the ranks
 
     def __post_init__(self) -> None:
         finetune.prepare(self.backbone, self.settings)
@@ -48,10 +49,14 @@ def place_on_device(job: Job) -> nn.Module:
     """Move backbone and head to their device; returns the (compiled, distributed) network to call for the backbone."""
     if job.settings.sync_batch_norm and job.ranks.count > 1:
         job.backbone = synchronized(job.backbone, job.ranks)
-    job.backbone.to(job.device)
     job.head.to(job.device)
     if job.compatible is not None:
         job.compatible.head.to(job.device)
+    if job.settings.shard_backbone and job.ranks.count > 1:
+        with job.ranks.raise_on_all():
+            sharding.shard(job)  # moves each block to the device by itself
+        return job.backbone
+    job.backbone.to(job.device)
     if job.settings.channels_last:
         job.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network: nn.Module = job.backbone

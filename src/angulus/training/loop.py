@@ -17,7 +17,7 @@ from angulus.distributed.collectives import total
 from angulus.heads.clipping import clip_grad_norm_
 from angulus.heads.dense import DenseHead
 from angulus.heads.saving import Head
-from angulus.training import batches, ema, optimizer, reading, schedule
+from angulus.training import batches, ema, optimizer, reading, schedule, sharding
 from angulus.training.callbacks import Callback, Calls, Record
 from angulus.training.finetune import train_mode
 from angulus.training.job import Job, place_on_device
@@ -152,7 +152,7 @@ def fit(
             # End the epoch, and save what is due
             epoch_ended = progress.step % steps_per_epoch == 0
             if epoch_ended:
-                with ema.applied(mean):
+                with ema.applied(mean), sharding.whole_backbone(job):
                     values = _end_epoch(
                         job, network, plateau, progress, progress.step // steps_per_epoch, log, on_epoch
                     )
@@ -170,6 +170,7 @@ def fit(
             started = time.perf_counter()
     if mean is not None:
         mean.swap()  # what comes next evaluates and saves the mean
+    sharding.end(job)
     return progress
 
 

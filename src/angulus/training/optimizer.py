@@ -9,6 +9,7 @@ from torch import nn
 from angulus.core import checks
 from angulus.heads.optimizers import BackwardSGD, SparseSGD
 from angulus.heads.saving import Head
+from angulus.training import sharding
 from angulus.training.finetune import layer_scales
 from angulus.training.settings import SGD, AdamW, Optimizer, RMSProp
 
@@ -22,7 +23,8 @@ def parameter_groups(
 ) -> list[dict[str, object]]:
     """Two groups, with and without weight decay, for each learning rate: the head's, the backbone's, or its layers'.
 
-    A parameter of at most one dimension is a bias, norm layer or slope.
+    A parameter of at most one dimension is a bias, norm layer or slope. Parameters spread over the ranks are in groups
+    of their own, since PyTorch cannot update them together with others; the order of all parameters stays.
 
     Args:
         backbone, head: hold the parameters.
@@ -33,7 +35,7 @@ def parameter_groups(
     learned = {id(parameter) for parameter in objective.parameters()}
     skipped = {id(parameter) for parameter in excluded}
     by_layer = layer_scales(backbone, settings.layer_decay) if settings.layer_decay != 1 else {}
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     for module, module_scale in ((backbone, settings.backbone_lr_scale), (head, 1.0)):
         for parameter in module.parameters():
             if not parameter.requires_grad or id(parameter) in skipped:
@@ -43,11 +45,13 @@ def parameter_groups(
             else:
                 decays = parameter.ndim > 1 or settings.decay_bias_and_norm
             scale = module_scale * by_layer.get(id(parameter), 1.0)
-            groups.setdefault((scale, decays), []).append(parameter)
+            groups.setdefault((scale, decays, sharding.is_spread(parameter)), []).append(parameter)
     return [
         {"params": parameters, "weight_decay": settings.weight_decay if decays else 0.0}
         | ({} if scale == 1 else {"lr_scale": scale})
-        for (scale, decays), parameters in sorted(groups.items(), key=lambda item: (item[0][0], not item[0][1]))
+        for (scale, decays, _), parameters in sorted(
+            groups.items(), key=lambda item: (item[0][0], not item[0][1], not item[0][2])
+        )
     ]
 
 
@@ -104,8 +108,19 @@ class Optimizers:
         return states
 
     def load_state_dicts(self, states: Sequence[dict[str, Any]]) -> None:
+        """Load what `state_dicts` gave, with whole tensors, into parameters spread over any number of ranks."""
         for part, state in zip(self.parts, states, strict=True):
-            part.load_state_dict(state)
+            parameters = [parameter for group in part.param_groups for parameter in group["params"]]
+            entries = {
+                number: {name: sharding.spread_as(value, parameters[number]) for name, value in entry.items()}
+                for number, entry in state["state"].items()
+            }
+            groups = state["param_groups"]
+            if sum(len(group["params"]) for group in groups) == len(parameters):
+                groups = part.state_dict()[
+                    "param_groups"
+                ]  # more or fewer groups if spread; the settings are the recipe's
+            part.load_state_dict({**state, "state": entries, "param_groups": groups})
 
 
 def optimizers(

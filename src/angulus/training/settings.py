@@ -264,6 +264,9 @@ class Training:
     """Compute batch norm over the images of all processes, not of each one alone."""
     compile: bool = False
     """Run the backbone through torch.compile."""
+    shard_backbone: bool = False
+    """Spread the backbone's parameters, gradients and optimiser over the processes (FSDP2), for one too large for each.
+    Excludes compile and channels_last; one process does without."""
     clip_norm: Positive | None = None
     """The largest norm of the gradient; null does not clip."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
@@ -297,6 +300,11 @@ class Training:
     def __post_init__(self) -> None:
         checks.integer("training.batch_size", self.batch_size, low=2, hint="batch norm cannot train on one row")
         checks.integer("training.accumulate", self.accumulate, low=1, high=self.batch_size)
+        for key in ("compile", "channels_last"):
+            if self.shard_backbone and getattr(self, key):
+                raise checks.InputError(
+                    f"training.shard_backbone cannot be combined with training.{key}; set one of them to false"
+                )
 
 
 TrainingArguments = Training  # its name in Python code

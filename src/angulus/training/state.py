@@ -25,6 +25,7 @@ from angulus.training.job import Job
 from angulus.training.optimizer import Optimizers
 from angulus.training.schedule import PlateauState
 from angulus.training.settings import Snapshots
+from angulus.training.sharding import for_file, own_part, spread_as
 
 FORMAT = 1
 CHECKPOINT = "checkpoint.pt"
@@ -76,11 +77,11 @@ def save_state(
                     save_head(job.head, head_folder / EMA)
     first, *more = optim.state_dicts(without=tuple(job.head.parameters()) if sharded else ())
     state = {
-        "backbone": job.backbone.state_dict(),
+        "backbone": for_file(job.backbone.state_dict(), ranks),
         "head": {} if sharded else job.head.state_dict(),
         "classes": digest(job.images.class_names),
         "class_names": list(job.images.class_names),  # for a run that starts from this one and holds people out
-        "optimizer": first,
+        "optimizer": for_file(first, ranks),
         "more_optimizers": more,
         "plateau": plateau.state_dict(),
         "progress": vars(progress),
@@ -91,7 +92,7 @@ def save_state(
     if job.compatible is not None:
         state[COMPATIBLE] = job.compatible.state()
     if ema is not None:
-        state[EMA] = {"backbone": ema.state("backbone"), "head": {} if sharded else ema.state("head")}
+        state[EMA] = {"backbone": for_file(ema.state("backbone"), ranks), "head": {} if sharded else ema.state("head")}
 
     def write() -> None:
         write_checkpoint(folder, state)
@@ -232,7 +233,7 @@ def _refuse_other_classes(head: Mapping[str, Tensor], num_classes: int) -> None:
 
 def _refuse_broken_parameters(backbone: nn.Module, head: nn.Module, step: int) -> None:
     for name, value in [*backbone.state_dict().items(), *head.state_dict().items()]:
-        if not bool(torch.isfinite(value).all()):
+        if not bool(torch.isfinite(own_part(value)).all()):
             raise checks.InputError(
                 f"training stopped at step {step}: {name} is no longer finite; the previous checkpoint is kept; lower "
                 "training.optimizer.lr, or set training.clip_norm"
@@ -317,7 +318,7 @@ def load_module(module: nn.Module, state: Mapping[str, Tensor], what: str) -> No
                 f"the checkpoint is of another {what}: {name} has shape {list(state[name].shape)}, this one's is "
                 f"{list(value.shape)}; resume with the recipe that it was made by"
             )
-    module.load_state_dict(state)
+    module.load_state_dict({name: spread_as(value, own[name]) for name, value in state.items()})
 
 
 def save_snapshot(folder: Path, job: Job, step: int) -> None:
@@ -326,7 +327,7 @@ def save_snapshot(folder: Path, job: Job, step: int) -> None:
     with job.ranks.raise_on_all():
         save_head(job.head, where / SNAPSHOT_HEAD)
     # cloned, because safetensors takes no tensors that share memory
-    weights = {name: value.clone() for name, value in job.backbone.state_dict().items()}
+    weights = {name: value.clone() for name, value in for_file(job.backbone.state_dict(), job.ranks).items()}
     job.ranks.run_on_first(lambda: tensor_files.write(where / SNAPSHOT_BACKBONE, weights))
 
 

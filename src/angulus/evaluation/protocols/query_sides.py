@@ -88,6 +88,11 @@ class Searched:
                 "no query has a match that another camera took, so no figure is defined; give images of a class from "
                 "two cameras or more, or turn the rule off with --no-camera-rule (in Python camera_rule=False)"
             )
+        if (self.own >= 0).all():
+            return (
+                "no query has a match in the gallery, so no figure is defined: no two images are of one class; labels "
+                f"look like {self.labels[0]!r}; give the class of each image, not a name of its own"
+            )
         return (
             "no query has a match in the gallery, so no figure is defined; the queries' labels look like "
             f"{self.labels[0]!r} and the gallery's like {self.labels[1]!r}; give both the same kind of labels, and two "
