@@ -14,6 +14,7 @@ from angulus.core.checks import InputError
 from angulus.core.workers import Died, map_tasks, start_workers
 from worker_jobs import square, start_fragile, start_none, start_square
 
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_results_keep_the_order_of_tasks_and_what_came_with_them(count: int) -> None:
     taken = []
@@ -41,9 +42,9 @@ def test_a_process_that_dies_costs_nothing_and_an_item_that_kills_it_is_found(tm
 
 
 def test_processes_that_cannot_start_are_no_items_fault() -> None:
-    with contextlib.closing(start_workers(start_none, workers=2)) as two:
-        with pytest.raises(InputError, match="worker processes died before they had any work; progress is saved"):
-            two.submit([1])()
+    said = "worker processes died before they had any work; progress is saved"
+    with contextlib.closing(start_workers(start_none, workers=2)) as two, pytest.raises(InputError, match=said):
+        two.submit([1])()
 
 
 @pytest.mark.parametrize(

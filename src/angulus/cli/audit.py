@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from angulus.cli.output import resumable, say
+from angulus.cli.workers import Engine, RayAddress, Workers
 from angulus.core import checks
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ def audit(
     same_numbers: Annotated[
         bool, typer.Option("--same-numbers", help="Equal numbers are the same identity in both sets.")
     ] = False,
+    workers: Workers = None,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
 ) -> None:
     """Find duplicates, overlaps with other data sets and wrong labels; write a card and removal lists."""
     from angulus.data.audit import AuditSet, AuditSettings, apply_removals, check_free
@@ -71,7 +75,14 @@ def audit(
     other = None if against is None else make_set(against, against_embeddings)
     with Console(stderr=True).status("reading ...") as status:
         result = run(
-            own, other, settings=settings, stated=stated, on_image=lambda done: status.update(f"{done:,} images")
+            own,
+            other,
+            settings=settings,
+            stated=stated,
+            workers=workers,
+            engine=engine,
+            ray_address=ray_address,
+            on_image=lambda done: status.update(f"{done:,} images"),
         )
     _show(result)
     if out is not None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from angulus.cli.convert import summary
 from angulus.cli.output import parse_size, resumable, say
-from angulus.cli.workers import AllCores, Engine, RayAddress
+from angulus.cli.workers import AllCores, Engine, RayAddress, Workers
 
 Source = Annotated[Path, typer.Argument(help="A folder per identity, .zip, .csv, .lst, .rec, .tar, .parquet ...")]
 Kind = Annotated[Optional[str], typer.Option(help="The source's format, if its name does not tell.")]  # noqa: UP045
@@ -88,6 +88,9 @@ def prepare_images(
     kind: Kind = None,
     depth: Depth = None,
     root: Root = None,
+    workers: Workers = None,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
 ) -> None:
     """Bring images of products, animals or anything else without faces to one size, and write records.
 
@@ -105,6 +108,9 @@ def prepare_images(
             kind=kind,
             options=SourceOptions(depth, root),
             resize=resize,
+            workers=workers,
+            engine=engine,
+            ray_address=ray_address,
             on_row=lambda count: status.update(f"{count:,} images"),
         )
     say("\n".join(summary(done, out)))

@@ -24,5 +24,6 @@ AllCores = Annotated[
     typer.Option("--workers", help="Number of processes; default: one per core.", rich_help_panel=_PANEL),
 ]
 Workers = Annotated[
-    int | None, typer.Option(help="Number of processes. Default: this one alone.", rich_help_panel=_PANEL)
+    int | None,
+    typer.Option(help="Number of processes; default: this one alone.", rich_help_panel=_PANEL, show_default=False),
 ]

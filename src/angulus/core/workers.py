@@ -71,6 +71,8 @@ def start_workers(
     engine: str = "local",
     workers: int | None = None,
     ray_address: str | None = None,
+    *,
+    usual: int | None = None,
 ) -> Workers[Item, Made]:
     """Processes for one function; they start with the first task.
 
@@ -78,7 +80,8 @@ def start_workers(
         start: called once per process, returns the function that makes a list of results from a list of items. With
             more than this process, it and all items and results must be picklable.
         engine: "local": processes of this machine; "ray": of a Ray cluster, with one core for each task.
-        workers: processes, >= 1; None: one per core. Local: 1 works in this process. Not for a cluster that runs.
+        workers: processes, >= 1; local: 1 works in this process. None: one per core, or locally `usual`. Must be None
+            for a cluster that runs.
         ray_address: of a running cluster; None: that of the environment's RAY_ADDRESS, or else a cluster of this
             machine, for as long as the workers.
     """
@@ -89,7 +92,7 @@ def start_workers(
         return _RayWorkers(start, workers, ray_address)
     if ray_address is not None:
         raise InputError(f"ray_address needs the engine ray; got {ray_address!r} with local; give --engine ray too")
-    count = _count_cores() if workers is None else workers
+    count = workers or usual or _count_cores()
     return _LocalWorkers(start, count) if count > 1 else _NoWorkers(start)
 
 
@@ -284,7 +287,7 @@ def _work_here(items: list[Any]) -> list[Any]:
 
 def _work_on_ray(token: str, started: list[Any], items: list[Any]) -> list[Any]:
     if token not in _works:
-        import ray
+        import ray  # type: ignore[import-not-found, unused-ignore]
 
         _begin_work(token, ray.get(started[0]))
     return _works[token](items)

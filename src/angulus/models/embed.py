@@ -241,7 +241,7 @@ class _Work:
             results = self.cluster.submit([row.image for row in rows])
             return name, lambda: [InputError(each.reason) if isinstance(each, Died) else each for each in results()]
         images = [pool.submit(inputs.pixels_of, row.image, self.model.config, "the image") for row in rows]
-        return name, lambda: [batching.result_or_reason(image) for image in images]
+        return name, lambda: list(map(batching.result_or_reason, images))
 
     def step(self) -> bool:
         """Embed this rank's share of the next world_size batches; returns whether there are no more."""

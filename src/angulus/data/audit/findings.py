@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,9 @@ def audit(
     *,
     settings: AuditSettings | None = None,
     stated: Mapping[str, str] | None = None,
+    workers: int | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
     on_image: Callable[[int], None] | None = None,
 ) -> Audit:
     """Audit a data set, alone and against another that it must not overlap, such as the test set.
@@ -133,6 +137,7 @@ def audit(
     Args:
         data: the set to audit; lists name only its images.
         stated: "licence" and "provenance" as their owner states them, and more if wanted; "not stated" otherwise.
+        workers, engine, ray_address: as `workers.start_workers` takes them; this process alone if not given.
         on_image: called with the number of images read.
     """
     settings = settings or AuditSettings()
@@ -141,7 +146,8 @@ def audit(
     if against is not None and (against.embeddings is None) != (data.embeddings is None):
         lacks = "the other set" if against.embeddings is None else "the data"
         raise InputError(f"embeddings must be given of both sets or of neither; {lacks} has none; embed it too")
-    own = take_inventory(data.path, kind=data.kind, options=data.options, on_image=on_image)
+    take = partial(take_inventory, workers=workers, engine=engine, ray_address=ray_address)
+    own = take(data.path, kind=data.kind, options=data.options, on_image=on_image)
     vectors, model = _read_vectors(data, own)
     findings = _Findings()
     findings.lists["unreadable"] = tuple(Removal(item.where, item.reason) for item in own.unreadable)
@@ -149,7 +155,7 @@ def audit(
     other = None
     if against is not None:
         count_on = on_image and (lambda count: on_image(len(own) + count))
-        other = take_inventory(against.path, kind=against.kind, options=against.options, on_image=count_on)
+        other = take(against.path, kind=against.kind, options=against.options, on_image=count_on)
         other_vectors, other_model = _read_vectors(against, other)
         both = None
         if vectors is not None and other_vectors is not None:

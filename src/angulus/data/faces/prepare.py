@@ -25,7 +25,6 @@ from angulus.data.records import Records, RecordWriter, Row
 from angulus.data.records.writer import PastRows
 from angulus.data.sources import LeftOut, SourceOptions, kind_of, read_source
 
-
 RECORDS = "records"  # in the output folder, next to the report
 
 _TITLE = "Faces that were prepared, and photos that need a look"
@@ -70,7 +69,7 @@ def prepare_faces(
         out: a folder outside the source.
         detector: a name as `make_detector` takes, or a detector that can be pickled.
         workers, engine, ray_address: as `workers.start_workers` takes them.
-        on_error: at a photo at which worker processes die: "stop", or "skip", which notes it as one that cannot be read.
+        on_error: at a photo at which worker processes die: "stop", or "skip", which notes it as unreadable.
         on_photo: called with the number of photos so far, those of earlier runs included.
     """
     extras.require("faces", "preparing faces", "cv2")
