@@ -49,6 +49,10 @@ def audit(
     same_numbers: Annotated[
         bool, typer.Option("--same-numbers", help="Equal numbers are the same identity in both sets.")
     ] = False,
+    exact_below: Annotated[
+        int,
+        typer.Option(help="Images from which on an index looks for near duplicates; it misses some."),
+    ] = 5_000_000,
     workers: Workers = None,
     engine: Engine = "local",
     ray_address: RayAddress = None,
@@ -64,7 +68,7 @@ def audit(
         raise checks.InputError("--list needs --apply, where to write the data without the listed images; give that")
     if apply is not None:
         check_free(data, apply)  # before all images are read
-    settings = AuditSettings(near, near_embedding, same_identity, margin, outlier, same_numbers)
+    settings = AuditSettings(near, near_embedding, same_identity, margin, outlier, same_numbers, exact_below)
 
     def make_set(path: Path, file: Path | None) -> AuditSet:
         has_folders = path.exists() and kind_of(path) in ("folder", "zip")

@@ -14,11 +14,11 @@ from angulus.core import checks, files
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.data.audit import datacard, duplicates, labels
-from angulus.data.audit.duplicates import Vectors
 from angulus.data.audit.inventory import Inventory, take_inventory
 from angulus.data.audit.labels import Means
 from angulus.data.audit.removals import SUFFIX, Removal, write_list
 from angulus.data.sources import SourceOptions
+from angulus.evaluation.scoring.cells import Vectors
 
 JSON, MARKDOWN = "card.json", "card.md"
 
@@ -64,6 +64,7 @@ class AuditSettings:
             reports how many of the set's own pairs of identities reach it.
         margin: how much nearer another identity must be for a label to be likely wrong, in cosine, >= 0.
         outlier: how many typical deviations below its identity's median an image must be, > 0.
+        exact_below: images from which on an index looks for near duplicates; the card says how much it found.
         numbers: whether identities that are numbers are the same in both sets, as in parts of one data set.
     """
 
@@ -73,6 +74,7 @@ class AuditSettings:
     margin: float = 0.1
     outlier: float = 5.0
     numbers: bool = False
+    exact_below: int = duplicates.EXACT_BELOW
 
     def __post_init__(self) -> None:
         checks.number("near", self.near, low=0, high=1, open_low=True)
@@ -82,6 +84,7 @@ class AuditSettings:
         checks.number("margin", self.margin, low=0, high=2)
         checks.number("outlier", self.outlier, low=0, open_low=True)
         checks.flag("numbers", self.numbers)
+        checks.integer("exact_below", self.exact_below, low=1)
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,8 @@ def audit(
 
 def _compare_within(own: Inventory, vectors: Vectors | None, settings: AuditSettings, findings: _Findings) -> None:
     exact = duplicates.sort_out(own, duplicates.exact(own))
-    near = duplicates.sort_out(own, duplicates.near(own, settings.near, vectors, settings.near_embedding))
+    search: dict[str, Any] = {"exact_below": settings.exact_below, "notes": findings.notes}
+    near = duplicates.sort_out(own, duplicates.near(own, settings.near, vectors, settings.near_embedding, **search))
     findings.lists["duplicates"] = tuple(exact.removals)
     conflicts = {removal.id: removal for removal in [*near.conflicts, *exact.conflicts]}
     findings.lists["conflicts"] = tuple(conflicts.values())
@@ -205,7 +209,8 @@ def _compare_across(
     settings: AuditSettings,
     findings: _Findings,
 ) -> None:
-    near = duplicates.near_between(own, other, settings.near, vectors, settings.near_embedding)
+    search: dict[str, Any] = {"exact_below": settings.exact_below, "notes": findings.notes}
+    near = duplicates.near_between(own, other, settings.near, vectors, settings.near_embedding, **search)
     for name, twins in (("shared-images", duplicates.exact_between(own, other)), ("near-shared-images", near)):
         rows = [(str(own.ids[twin.second]), twin.reason(repr(str(other.ids[twin.first])))) for twin in twins]
         findings.lists[name] = tuple(Removal(id, f"{reason} in {other.source}") for id, reason in rows)
