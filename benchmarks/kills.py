@@ -130,8 +130,8 @@ def trial(room: Path, engine: str, victim: str, address: str | None, at: int, ex
 
 def main() -> None:
     if sys.argv[1:2] == ["--job"]:
-        folder, engine, address = sys.argv[2:]
-        job(Path(folder), engine, address or None)
+        folder, engine, where = sys.argv[2:]
+        job(Path(folder), engine, where or None)
         return
     asked = options(__doc__ or "", trials=20, photos=60).parse_args()
     ray = extras.load("ray", "ray", "the engine ray")
@@ -149,7 +149,8 @@ def main() -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
         cluster = ray.get_runtime_context().gcs_address
-        for engine, address in (("local", None), ("ray", cluster)):
+        for engine in ("local", "ray"):
+            address = str(cluster) if engine == "ray" else None
             for victim in ("worker", "driver"):
                 started = time.monotonic()
                 points = [random.randrange(1, asked.photos - 4) for _ in range(asked.trials)]

@@ -2,8 +2,8 @@
 
     python benchmarks/near_duplicates.py [--images 1000000] [--size 128] [--exact 100000] [--save]
 
-float16 vectors of people with 20 images each, of which every hundredth is nearly another's; one thread. A quarter of the
-images, half and all of them are searched in cells, and `--exact` of them by all pairs. The recall is that of 4,096
+float16 vectors of people with 20 images each, of which every hundredth is nearly another's; one thread. A quarter
+of the images, half and all are searched in cells, and `--exact` of them by all pairs. The recall is that of 4,096
 images with all others. What all need is compared with what the smaller sets foretell, processor seconds by N^1.5 from
 the half, and memory by a line through both; 100 million are foretold in the same way, from the half and all.
 """

@@ -199,9 +199,12 @@ class _RayWorkers(Generic[Item, Made]):
             raise InputError(f"workers must be left out with a Ray cluster that runs, {address}; got {workers}")
         try:
             self._ray.init(address, **options)
-        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        except Exception as error:  # Ray raises many kinds, and Exception itself
+            why = f"{checks.one_line(error):.300}"
+            if address == "local":
+                raise InputError(f"a Ray cluster could not be started on this machine: {why}") from error
             rule = f"ray_address must be that of a running Ray cluster, such as HOST:6379; got {address!r}"
-            raise InputError(f"{rule}: {checks.one_line(error):.300}") from error
+            raise InputError(f"{rule}: {why}") from error
 
     @property
     def ahead(self) -> int:

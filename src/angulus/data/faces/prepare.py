@@ -86,7 +86,7 @@ def prepare_faces(
         with contextlib.ExitStack() as stack:
             if isinstance(detector, str):
                 make_detector(detector)  # a missing one is refused before anything starts
-            start = partial(_start, detector, crops)
+            start = partial(start_processing, detector, crops)
             pool = stack.enter_context(contextlib.closing(start_workers(start, engine, workers, ray_address)))
             writer = stack.enter_context(RecordWriter(out / RECORDS, about=about))
             journal = stack.enter_context(contextlib.closing(Journal(out, about)))
@@ -107,7 +107,8 @@ def prepare_faces(
     return _write_report(out, about)
 
 
-def _start(detector: str | Detector, crops: Crops) -> Callable[[list[Row]], list[ProcessedPhoto]]:
+def start_processing(detector: str | Detector, crops: Crops) -> Callable[[list[Row]], list[ProcessedPhoto]]:
+    """`process` with its detector, in a process of its own."""
     return partial(process, detector=make_detector(detector) if isinstance(detector, str) else detector, crops=crops)
 
 
