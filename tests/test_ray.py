@@ -29,13 +29,21 @@ from worker_jobs import start_fragile, start_square
 ray = pytest.importorskip("ray")
 
 
+def begin() -> None:
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """Of two processes, that this program has started."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        try:
+            begin()
+        except Exception:  # Ray waits half a minute for its processes, which a busy machine exceeds
+            ray.shutdown()
+            begin()
         yield
         ray.shutdown()
 

@@ -66,6 +66,12 @@ class Workers(Protocol[Item, Made]):
         """Stop the processes; tasks that have not started are dropped."""
 
 
+def check_engine(engine: str, ray_address: str | None) -> None:
+    """Refuse an unknown engine, and the address of a cluster for another than ray."""
+    if checks.choice("engine", engine, ENGINES) == "local" and ray_address is not None:
+        raise InputError(f"ray_address needs the engine ray; got {ray_address!r} with local; give --engine ray too")
+
+
 def start_workers(
     start: Callable[[], Work[Item, Made]],
     engine: str = "local",
@@ -85,13 +91,11 @@ def start_workers(
         ray_address: of a running cluster; None: that of the environment's RAY_ADDRESS, or else a cluster of this
             machine, for as long as the workers.
     """
-    checks.choice("engine", engine, ENGINES)
+    check_engine(engine, ray_address)
     if workers is not None:
         checks.integer("workers", workers, low=1)
     if engine == "ray":
         return _RayWorkers(start, workers, ray_address)
-    if ray_address is not None:
-        raise InputError(f"ray_address needs the engine ray; got {ray_address!r} with local; give --engine ray too")
     count = workers or usual or _count_cores()
     return _LocalWorkers(start, count) if count > 1 else _NoWorkers(start)
 

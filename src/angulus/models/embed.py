@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from angulus.core import checks, files, formats
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
-from angulus.core.workers import ENGINES, Died, Workers, start_workers
+from angulus.core.workers import Died, Workers, check_engine, start_workers
 from angulus.data.records import Row
 from angulus.data.sources import LeftOut
 from angulus.distributed.runtime import Ranks
@@ -104,7 +104,7 @@ def run(
     """
     checks.integer("batch", batch, low=1)
     checks.choice("--on-error", on_error, ON_ERROR)
-    checks.choice("engine", engine, ENGINES)
+    check_engine(engine, ray_address)
     formats.suffix_of(out)
     ranks = ranks or Ranks()
     if engine == "ray" and (ranks.count > 1 or not isinstance(model, Path | artifact.Model)):
