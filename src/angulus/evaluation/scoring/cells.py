@@ -38,7 +38,7 @@ class Cells:
     def __init__(
         self, vectors: Vectors, rows: NDArray[np.int64] | None = None, *, count: int | None = None, seed: int = 0
     ) -> None:
-        """Find the centres and put each row into its cell. It keeps about 80 bytes per row, and reads rows in blocks.
+        """Find the centres and put each row into its cell. Keeps 16 bytes per row; reads rows in blocks.
 
         Args:
             vectors: [N, d], in memory or on disk; rows need not have unit length.
