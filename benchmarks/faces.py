@@ -12,6 +12,7 @@ import contextlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from numpy.typing import NDArray
 
 import face_images
 from angulus.core import checks
+from angulus.core.workers import map_tasks, start_workers
 from angulus.data.decode import decode
 from angulus.data.faces.align import Crops, align
 from angulus.data.faces.detector import Detector, Faces, Image, areas, overlaps
 from angulus.data.faces.mtcnn import Mtcnn
-from angulus.data.faces.prepare import Workers
+from angulus.data.faces.prepare import start_processing
 from angulus.data.records import Row
 from harness import Row as Line
 from harness import Step, Timing, options, ratio_text, run, show, store, take_turns
@@ -53,17 +55,18 @@ def time_crops(data: Path, images: int = 24, rounds: int = 5, workers: int = 2) 
     checks.integer("workers", workers, low=2)
     pixels = [image for image, _ in face_images.photos(data, images)]
     photos = [Row(f"{number}.jpg", _jpeg(image), "") for number, image in enumerate(pixels)]
-    tasks = [photos[start : start + _TASK_PHOTOS] for start in range(0, images, _TASK_PHOTOS)]
+    tasks = [(None, photos[start : start + _TASK_PHOTOS]) for start in range(0, images, _TASK_PHOTOS)]
+    start = partial(start_processing, "mtcnn", Crops())
     peer, classic = Peer(), Peer(CLASSIC)
     with contextlib.ExitStack() as stack:
         alone, several = (
-            stack.enter_context(contextlib.closing(Workers("mtcnn", Crops(), count))) for count in (1, workers)
+            stack.enter_context(contextlib.closing(start_workers(start, workers=count))) for count in (1, workers)
         )
         steps: dict[str, Step] = {
             PEER: lambda: [peer.process(photo) for photo in photos],
             f"{PEER}, by OpenCV's classic engine": lambda: [classic.process(photo) for photo in photos],
-            "angulus, 1 thread": lambda: _on_one_thread(lambda: list(alone.process(tasks))),
-            f"angulus, {workers} processes": lambda: list(several.process(tasks)),
+            "angulus, 1 thread": lambda: _on_one_thread(lambda: list(map_tasks(alone, tasks))),
+            f"angulus, {workers} processes": lambda: list(map_tasks(several, tasks)),
         }
         return take_turns(steps, rounds)
 

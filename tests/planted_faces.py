@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,17 @@ class Planted:
             with self.log.open("a") as file:
                 file.writelines(f"{image.shape[1]}x{image.shape[0]}\n" for image in images)
         return [find(image) for image in images]
+
+
+@dataclass(frozen=True)
+class DiesOnce(Planted):
+    """As `Planted`, but ends its process at the fourth photo that it sees of those that are counted in `log`."""
+
+    def detect(self, images: Sequence[Image]) -> list[Faces]:
+        found = super().detect(images)
+        if self.log is not None and self.log.read_text().count("\n") == 4:
+            os._exit(9)
+        return found
 
 
 def find(image: Image) -> Faces:

@@ -49,7 +49,8 @@ def ids(removals: tuple[Removal, ...]) -> list[str]:
     return [each.id for each in removals]
 
 
-def test_every_planted_duplicate_is_on_its_list(tmp_path: Path) -> None:
+@pytest.mark.parametrize("exact_below", [5_000_000, 1])
+def test_every_planted_duplicate_is_on_its_list(tmp_path: Path, exact_below: int) -> None:
     one, other, third = picture(1), picture(2), picture(3)
     reencoded = encoded(one, "JPEG", quality=60)
     rows = [
@@ -65,7 +66,8 @@ def test_every_planted_duplicate_is_on_its_list(tmp_path: Path) -> None:
         Row("bob/flat.png", png(np.full((9, 9, 3), 7, np.uint8)), "bob"),
         Row("bob/dark.png", png(np.full((9, 9, 3), 3, np.uint8)), "bob"),
     ]
-    found = audit(AuditSet(records(tmp_path / "records", rows))).lists
+    whole = audit(AuditSet(records(tmp_path / "records", rows)), settings=AuditSettings(exact_below=exact_below))
+    found = whole.lists
     reasons = {each.id: each.reason for each in found["duplicates"]}
     assert reasons == {
         "ann/copy.png": "is the same file as 'ann/1.png'",
@@ -78,6 +80,9 @@ def test_every_planted_duplicate_is_on_its_list(tmp_path: Path) -> None:
     assert near["ann/flipped.png"] == "looks like the mirror image of 'ann/2.png' (cosine 1.000)"
     assert set(ids(found["conflicts"])) == {"bob/smaller.png", "ann/2.png", "ann/flipped.png"}
     assert "wrong-labels" not in found and "shared-images" not in found
+    said = [note for note in whole.card["notes"] if "was searched for in 5 cells of an index" in note]
+    shares = [f"it found {n} of {n} (100.0%) of the pairs of 8 images with all" for n in (2, 4)]  # mirrored: both ways
+    assert [note.partition(": ")[2] for note in said] == (shares if exact_below == 1 else [])
 
 
 def test_exact_copies_under_two_names_are_a_conflict_and_neither_goes(tmp_path: Path) -> None:
@@ -138,7 +143,8 @@ def test_one_image_of_every_picture_is_left(pairs: set[tuple[int, int]]) -> None
         assert any(row in pair and next(iter({*pair} - {row})) not in gone for pair in pairs)
 
 
-def test_overlap_with_another_set_by_name_and_by_picture(tmp_path: Path) -> None:
+@pytest.mark.parametrize("exact_below", [5_000_000, 1])
+def test_overlap_with_another_set_by_name_and_by_picture(tmp_path: Path, exact_below: int) -> None:
     ours = [
         Row("1.png", png(picture(1)), "Zellweger, Renée"),
         Row("2.png", png(picture(2)), "Zellweger, Renée"),
@@ -153,7 +159,7 @@ def test_overlap_with_another_set_by_name_and_by_picture(tmp_path: Path) -> None
     ]
     data = AuditSet(records(tmp_path / "ours", ours))
     against = AuditSet(records(tmp_path / "theirs", theirs))
-    found = audit(data, against)
+    found = audit(data, against, settings=AuditSettings(exact_below=exact_below))
     assert ids(found.lists["shared-identities"]) == ["1.png", "2.png"]
     assert ids(found.lists["shared-images"]) == ["3.png"]
     assert "'t2.png'" in found.lists["shared-images"][0].reason

@@ -39,6 +39,7 @@ EXTRAS = (
         "onnxruntime",
         "lancedb",
         "lance",
+        "ray",
     ),
     *(
         "qdrant_client",
@@ -67,6 +68,7 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
     ),
     ("import pml none.pth --model run/model --out imported", "no data"),
     ("convert photos records", None),
+    ("convert photos elsewhere --engine ray", "ray"),
     ("embed run/model records e.npz", None),
     ("data pairs records pairs.txt --folds 2 --pairs 30", None),
     ("evaluate pairs e.npz --pairs pairs.txt --json pairs.json", None),

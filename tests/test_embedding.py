@@ -27,6 +27,7 @@ from angulus.cli.main import app
 from angulus.core.contract import Contract
 from angulus.core.embeddings import Embeddings
 from angulus.data.records import Row, write_records
+from angulus.distributed.runtime import Ranks
 from angulus.models import artifact, atlas, embed
 from angulus.models.artifact import Config
 from data.pictures import BAD, every_kind
@@ -71,6 +72,19 @@ def test_records_become_the_features_that_the_model_gives(model: Path, tmp_path:
         [0, 0.1, 0.2, 0.3, 0.4]
     )
     np.testing.assert_allclose(found.feature_norms, np.linalg.norm(found.vectors.astype(float), axis=1))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"engine": "ray", "ranks": Ranks(0, 2)}, "not under torchrun; leave out --engine ray"),
+        ({"ray_address": "host:1"}, "ray_address needs the engine ray; got 'host:1' with local"),
+    ],
+)
+def test_engines_that_do_not_fit_are_refused(tmp_path: Path, options: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        embed.run(tmp_path / "model", tmp_path / "photos", tmp_path / "e.npz", **options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_embeds_a_zip_without_flip(model: Path, tmp_path: Path) -> None:

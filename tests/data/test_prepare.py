@@ -15,8 +15,7 @@ import sys
 import textwrap
 import zipfile
 import zlib
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -28,12 +27,14 @@ from typer.testing import CliRunner
 import reports
 from angulus import data as data_package
 from angulus.cli.prepare import prepare_app
+from angulus.core import workers
 from angulus.core.checks import InputError
 from angulus.core.contract import template_points
+from angulus.core.workers import Died
 from angulus.data.decode import decode
 from angulus.data.faces import face_page, face_report, mtcnn_nets
 from angulus.data.faces import prepare as preparing
-from angulus.data.faces.align import Crops, Note, ProcessedPhoto, choose_face, process
+from angulus.data.faces.align import Crops, Note, choose_face, process
 from angulus.data.faces.detector import Faces
 from angulus.data.faces.prepare import Prepared, prepare_faces
 from angulus.data.faces.registry import describe_detector
@@ -459,11 +460,23 @@ def test_worker_processes_give_the_same(tmp_path: Path, monkeypatch: pytest.Monk
     assert table(tmp_path / "1") == table(tmp_path / "2")
 
 
-def test_a_worker_that_died_is_named_with_its_photos() -> None:
-    future: Future[list[ProcessedPhoto]] = Future()
-    future.set_exception(BrokenProcessPool())
-    with pytest.raises(InputError, match=r"at the photos 1.png to 2.png or shortly after.*with fewer workers"):
-        preparing._result(future, [Row("1.png", b"1", ""), Row("2.png", b"2", "")])
+def test_a_photo_that_kills_workers_is_named_or_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = put(tmp_path / "photos", many(12))
+    submit = workers._NoWorkers.submit
+
+    def deadly(self: workers._NoWorkers[Row, object], items: list[Row]) -> Callable[[], list[object]]:
+        results = submit(self, items)
+        return lambda: [Died() if row.id == "p2/011.png" else made for row, made in zip(items, results(), strict=True)]
+
+    monkeypatch.setattr(workers._NoWorkers, "submit", deadly)
+    with pytest.raises(InputError, match=r"^p2/011.png cannot be used: its worker process died 3 .*--on-error skip"):
+        prepare(source, tmp_path / "out")
+    assert len(Records(tmp_path / "out" / "records", unfinished=True)) == 8  # of the tasks before
+    done = prepare(source, tmp_path / "out", on_error="skip")
+    assert (done.rows, done.problems) == (11, {"cannot be read": 1})
+    assert table(tmp_path / "out")["p2/011.png"]["detail"] == Died().reason
+    with pytest.raises(InputError, match="on_error must be one of 'stop', 'skip'; got 'go on'"):
+        prepare(source, tmp_path / "out", on_error="go on")
 
 
 def test_runs_that_do_not_go_together_are_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from angulus.cli.output import resumable, say
+from angulus.cli.workers import Engine, RayAddress, Workers
 from angulus.core import checks
 
 if TYPE_CHECKING:
@@ -48,6 +49,13 @@ def audit(
     same_numbers: Annotated[
         bool, typer.Option("--same-numbers", help="Equal numbers are the same identity in both sets.")
     ] = False,
+    exact_below: Annotated[
+        int,
+        typer.Option(help="Images from which on an index looks for near duplicates; it misses some."),
+    ] = 5_000_000,
+    workers: Workers = None,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
 ) -> None:
     """Find duplicates, overlaps with other data sets and wrong labels; write a card and removal lists."""
     from angulus.data.audit import AuditSet, AuditSettings, apply_removals, check_free
@@ -60,7 +68,7 @@ def audit(
         raise checks.InputError("--list needs --apply, where to write the data without the listed images; give that")
     if apply is not None:
         check_free(data, apply)  # before all images are read
-    settings = AuditSettings(near, near_embedding, same_identity, margin, outlier, same_numbers)
+    settings = AuditSettings(near, near_embedding, same_identity, margin, outlier, same_numbers, exact_below)
 
     def make_set(path: Path, file: Path | None) -> AuditSet:
         has_folders = path.exists() and kind_of(path) in ("folder", "zip")
@@ -71,7 +79,14 @@ def audit(
     other = None if against is None else make_set(against, against_embeddings)
     with Console(stderr=True).status("reading ...") as status:
         result = run(
-            own, other, settings=settings, stated=stated, on_image=lambda done: status.update(f"{done:,} images")
+            own,
+            other,
+            settings=settings,
+            stated=stated,
+            workers=workers,
+            engine=engine,
+            ray_address=ray_address,
+            on_image=lambda done: status.update(f"{done:,} images"),
         )
     _show(result)
     if out is not None:

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from angulus.cli.output import resumable, say
+from angulus.cli.workers import Engine, RayAddress, Workers
 
 if TYPE_CHECKING:
     from angulus.data.convert import Converted
@@ -58,6 +59,9 @@ def convert(
         int | None, typer.Option(help="N: leave out about one identity in N, by its name, as data to choose settings.")
     ] = None,
     held_out: Annotated[int | None, typer.Option(help="N: take the identities that --hold-out N leaves out.")] = None,
+    workers: Workers = None,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
 ) -> None:
     """Convert a data set to records: images by row, with identity, landmarks and score. Resumes where it stopped."""
     from angulus.data import convert as conversion
@@ -73,7 +77,17 @@ def convert(
                 status.update(f"{count:,} images")
 
         options = SourceOptions(depth, root, split, identity_pattern, id_column, image_column, label_column, on_error)
-        done = conversion.convert(source, out, kind=kind, options=options, selection=selection, on_row=on_row)
+        done = conversion.convert(
+            source,
+            out,
+            kind=kind,
+            options=options,
+            selection=selection,
+            workers=workers,
+            engine=engine,
+            ray_address=ray_address,
+            on_row=on_row,
+        )
     lines = summary(done, out)
     if done.identities < 2 and "bin" not in (kind, source.suffix.lower()[1:]):  # pairs without identities by design
         lines.insert(1, _hint(done))

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from angulus.cli.engine import TimeoutS
 from angulus.cli.output import parse_size, refuse_unwritable, say
+from angulus.cli.workers import Engine, RayAddress
 from angulus.core import checks, files, wording
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ def embed(
         ),
     ] = None,
     timeout_s: TimeoutS = 600.0,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
 ) -> None:
     """Write the features, norms and identities of images, prepared by the model's contract.
 
@@ -125,7 +128,8 @@ def embed(
     if atlas is not None and atlas.resolve() == target.resolve():
         raise checks.InputError(f"--atlas must name another file than the embeddings; got {atlas} for both")
     asked = settings if onnx else None
-    _run(path, images, target, asked, batch, flip, dimensions, device, precision, on_error, timeout_s, atlas)
+    where = {"engine": engine, "ray_address": ray_address}
+    _run(path, images, target, asked, batch, flip, dimensions, device, precision, on_error, timeout_s, atlas, where)
 
 
 def _run(
@@ -141,6 +145,7 @@ def _run(
     on_error: str,
     timeout_s: float,
     atlas: Path | None,
+    where: dict[str, Any],
 ) -> None:
     """Embed with a model folder, or, with settings, an ONNX file."""
     from angulus.distributed import launch
@@ -172,6 +177,7 @@ def _run(
                 on_images=lambda done: status.update(wording.progress(done, None, time.monotonic() - started)),
                 on_left_out=_show_left_out,
                 on_parity=_show_parity,
+                **where,
             )
     except KeyboardInterrupt:
         console.print(f"stopped; progress is saved in {out}.parts: run the same command again to resume", markup=False)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from angulus.cli.convert import summary
 from angulus.cli.output import parse_size, resumable, say
+from angulus.cli.workers import AllCores, Engine, RayAddress, Workers
 
 Source = Annotated[Path, typer.Argument(help="A folder per identity, .zip, .csv, .lst, .rec, .tar, .parquet ...")]
 Kind = Annotated[Optional[str], typer.Option(help="The source's format, if its name does not tell.")]  # noqa: UP045
@@ -37,7 +38,12 @@ def prepare_faces(
     kind: Kind = None,
     depth: Depth = None,
     root: Root = None,
-    workers: Annotated[Optional[int], typer.Option(help="Number of processes; default: one per core.")] = None,  # noqa: UP045
+    on_error: Annotated[
+        str, typer.Option(help="At a photo at which worker processes die: stop (name it), or skip (leave it out).")
+    ] = "stop",
+    workers: AllCores = None,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
 ) -> None:
     """Find and align the face of each photo, write records, and report what is not plainly one good face.
 
@@ -57,6 +63,9 @@ def prepare_faces(
             crops,
             detector=detector,
             workers=workers,
+            engine=engine,
+            ray_address=ray_address,
+            on_error=on_error,
             kind=kind,
             options=SourceOptions(depth, root),
             on_photo=lambda count: status.update(f"{count:,} photos"),
@@ -79,6 +88,9 @@ def prepare_images(
     kind: Kind = None,
     depth: Depth = None,
     root: Root = None,
+    workers: Workers = None,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
 ) -> None:
     """Bring images of products, animals or anything else without faces to one size, and write records.
 
@@ -96,6 +108,9 @@ def prepare_images(
             kind=kind,
             options=SourceOptions(depth, root),
             resize=resize,
+            workers=workers,
+            engine=engine,
+            ray_address=ray_address,
             on_row=lambda count: status.update(f"{count:,} images"),
         )
     say("\n".join(summary(done, out)))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from angulus.core import checks
 from angulus.core.checks import InputError
+from angulus.core.workers import Died, map_tasks, start_workers
 from angulus.data import decode
 from angulus.data.records import RecordWriter, Row
 from angulus.data.records.blobs import open_blobs
@@ -25,6 +28,8 @@ from angulus.evaluation.lists.pair_list import pairs_text
 
 LEFT_OUT = "left-out.jsonl"
 PAIRS = "pairs.txt"
+_TASK_ITEMS = 64  # checked by a process at a time
+_TASK_BYTES = 16 * 2**20
 _SHOWN = 5  # values of a column in an error
 
 
@@ -150,6 +155,9 @@ def convert(
     options: SourceOptions | None = None,
     selection: Selection | None = None,
     resize: Resize | None = None,
+    workers: int | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
     on_row: Callable[[int], None] | None = None,
 ) -> Converted:
     """Convert a data set to records; resumes an earlier run. Every image is decoded once, as a check.
@@ -164,6 +172,7 @@ def convert(
         out: a path or URL as `RecordWriter` takes.
         selection: which images to take; None: all.
         resize: applied to each image; None: images stay as they were encoded.
+        workers, engine, ray_address: as `workers.start_workers` takes them; this process alone if not given.
         on_row: called with the number of rows so far.
 
     Raises:
@@ -181,20 +190,28 @@ def convert(
     not_taken = 0
     about = {"source": source.name, "kind": kind, "depth": options.depth, **options.about(), **selection.about()}
     about |= asdict(resize) if resize else {}
-    with RecordWriter(out, about=about) as writer:
+    with contextlib.ExitStack() as stack:
+        pool = start_workers(partial(_start, resize), engine, workers, ray_address, usual=1)
+        stack.enter_context(contextlib.closing(pool))
+        writer = stack.enter_context(RecordWriter(out, about=about))
         past = PastRows(writer.sources, out)
-        for item in items:
+        results = map_tasks(pool, _tasks(items, past))
+        for item, written in _merged(stack.enter_context(contextlib.closing(results))):
             if item is None:
                 not_taken += 1
                 continue
-            result = item if isinstance(item, LeftOut) else _add(item, ids, past, writer, resize)
-            if isinstance(result, LeftOut):
-                left_out.append(result)
+            if isinstance(item, Row) and item.id in ids:
+                written = "the source has a row of this id before it"
+            if isinstance(item, LeftOut) or isinstance(written, str | Died):
+                reason = written.reason if isinstance(written, Died) else written
+                left_out.append(item if isinstance(item, LeftOut) else LeftOut(item.id, str(reason)))
                 continue
-            ids.add(result.id)
-            header = resize or decode.header(result.image)
+            if written is not None:
+                writer.add(written, item.checksum())
+            ids.add(item.id)
+            header = resize or decode.header(item.image)
             sizes[header.width, header.height] += 1
-            counts[result.identity] += 1
+            counts[item.identity] += 1
             if on_row is not None:
                 on_row(len(ids))
         past.check_none_left(source)
@@ -212,20 +229,46 @@ def convert(
     return Converted(len(ids), len(counts), unknown, single, dict(sizes), not_taken, tuple(left_out))
 
 
-def _add(row: Row, ids: set[str], past: PastRows, writer: RecordWriter, resize: Resize | None) -> Row | LeftOut:
-    """Add a row of the source to the records and return it, or why it is left out."""
-    if row.id in ids:
-        return LeftOut(row.id, "the source has a row of this id before it")
-    if past.take(row):
-        return row
-    try:
-        if resize is None:
-            decode.decode(row.image, "the file")
-        written = row if resize is None else resize(row)
-    except InputError as error:
-        return LeftOut(row.id, str(error))
-    writer.add(written, row.checksum())
-    return row
+_Entry = Item | None  # of a task
+_Checked = Row | str | Died | None  # what to write, or why it cannot be; None: nothing to do
+
+
+def _tasks(items: Iterable[_Entry], past: PastRows) -> Iterator[tuple[list[tuple[_Entry, bool]], list[Row]]]:
+    """A few items at a time, each with whether it is new, and the new rows, which are to be checked."""
+    entries: list[tuple[_Entry, bool]] = []
+    rows: list[Row] = []
+    for item in items:
+        new = [item] if isinstance(item, Row) and not past.take(item) else []
+        entries.append((item, bool(new)))
+        rows += new
+        if len(entries) == _TASK_ITEMS or sum(len(row.image) for row in rows) >= _TASK_BYTES:
+            yield entries, rows
+            entries, rows = [], []
+    yield entries, rows
+
+
+def _merged(results: Iterable[tuple[list[tuple[_Entry, bool]], list[_Checked]]]) -> Iterator[tuple[_Entry, _Checked]]:
+    """All items in order, each with the result of its check if it is new."""
+    for entries, checked in results:
+        remaining = iter(checked)
+        yield from ((item, next(remaining) if new else None) for item, new in entries)
+
+
+def _start(resize: Resize | None) -> Callable[[list[Row]], list[_Checked]]:
+    return partial(_check, resize)
+
+
+def _check(resize: Resize | None, rows: list[Row]) -> list[_Checked]:
+    """The rows as they are to be written, or why they cannot be."""
+    results: list[_Checked] = []
+    for row in rows:
+        try:
+            if resize is None:
+                decode.decode(row.image, "the file")
+            results.append(row if resize is None else resize(row))
+        except InputError as error:
+            results.append(str(error))
+    return results
 
 
 def check_outside(source: Path, out: Path | str) -> None:

@@ -57,20 +57,21 @@ def threads() -> int:
 
 
 def ahead(
-    batches: Iterable[Item], start: Callable[[Item, ThreadPoolExecutor], Made]
+    batches: Iterable[Item], start: Callable[[Item, ThreadPoolExecutor], Made], count: Callable[[], int] = lambda: 1
 ) -> Generator[tuple[Item, Made], None, None]:
-    """Each batch with what `start` has begun for it; that of the next batch has begun as well.
+    """Each batch with what `start` has begun for it; that of the next batches has begun as well.
 
     Args:
-        batches: read one ahead.
+        batches: read ahead.
         start: puts a batch's work into a pool of threads.
+        count: how many batches to read ahead.
     """
     waiting: deque[tuple[Item, Made]] = deque()
     pool = ThreadPoolExecutor(threads())
     try:
         for batch in batches:
             waiting.append((batch, start(batch, pool)))
-            if len(waiting) > 1:
+            while len(waiting) > count():
                 yield waiting.popleft()
         yield from waiting
     finally:

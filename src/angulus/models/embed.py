@@ -8,12 +8,12 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from angulus.core import checks, files, formats
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
+from angulus.core.workers import Died, Workers, check_engine, start_workers
 from angulus.data.records import Row
 from angulus.data.sources import LeftOut
 from angulus.distributed.runtime import Ranks
@@ -64,6 +65,8 @@ def run(
     device: torch.device | None = None,
     precision: str = "float32",
     ranks: Ranks | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
     on_error: str = "stop",
     on_images: Callable[[int], None] | None = None,
     on_left_out: Callable[[list[LeftOut], Path], None] | None = None,
@@ -86,6 +89,9 @@ def run(
         device: where the model runs; None: the CPU.
         precision: "float32"; "bfloat16" is faster where the processor has its instructions, and less exact.
         ranks: the processes that share the work, each of which calls this; None: only this one.
+        engine: "local": this process and its threads; "ray": processes of a Ray cluster, each of which gets the model
+            and works on the CPU with one core, for a model folder.
+        ray_address: as `workers.start_workers` takes it.
         on_error: "stop": raise an error that names the images that cannot be embedded, after embedding all others;
             "skip": leave them out and list them in `OUT.left-out.jsonl`.
         on_images: called with the number of images done.
@@ -98,8 +104,11 @@ def run(
     """
     checks.integer("batch", batch, low=1)
     checks.choice("--on-error", on_error, ON_ERROR)
+    check_engine(engine, ray_address)
     formats.suffix_of(out)
     ranks = ranks or Ranks()
+    if engine == "ray" and (ranks.count > 1 or not isinstance(model, Path | artifact.Model)):
+        raise InputError("the engine ray embeds with a model folder, and not under torchrun; leave out --engine ray")
     refuse_within(source, out)
     folder = out.with_name(f"{out.name}.parts")
     trained = ranks.run_on_all(
@@ -109,7 +118,11 @@ def run(
         ranks.run_on_first(lambda: stack.enter_context(_locked(folder)))
         ranks.run_on_first(lambda: _remove_parts(folder, keep=f"{trained.name}-"))
         work = _Work(trained, folder, ranks, on_parity=on_parity)
-        work.batches = stack.enter_context(contextlib.closing(batching.ahead(_batches(source, batch), work.start)))
+        if engine == "ray":
+            work.cluster = start_workers(partial(_start, trained), engine, ray_address=ray_address)
+            stack.callback(work.cluster.close)
+        batches = batching.ahead(_batches(source, batch), work.start, lambda: work.ahead)
+        work.batches = stack.enter_context(contextlib.closing(batches))
         ended = False
         while not ended:  # all ranks meet after one batch each, so that none waits long for a lost one
             before = work.seen
@@ -169,7 +182,25 @@ def _remove_parts(folder: Path, keep: str | None = None) -> None:
 
 
 _Read = tuple[list[Row], list[LeftOut]]
-_Begun = tuple[str, list[Future[torch.Tensor]] | None]
+_Image = torch.Tensor | NDArray[np.float32] | InputError  # pixels or, from a cluster, features; or why there are none
+_Begun = tuple[str, Callable[[], list[_Image]] | None]
+
+
+def _start(model: Embeds) -> Callable[[list[bytes]], list[_Image]]:
+    return partial(_embed_images, model)
+
+
+def _embed_images(model: Embeds, images: list[bytes]) -> list[_Image]:
+    """The features of encoded images, or why they have none."""
+    results: list[_Image] = []
+    for image in images:
+        try:
+            results.append(inputs.pixels_of(image, model.config, "the image"))
+        except InputError as error:
+            results.append(error)
+    pixels = [result for result in results if isinstance(result, torch.Tensor)]
+    features = iter(model.embed(torch.stack(pixels)).cpu().numpy() if pixels else ())
+    return [next(features) if isinstance(result, torch.Tensor) else result for result in results]
 
 
 @dataclass
@@ -184,6 +215,7 @@ class _Work:
     folder: Path
     ranks: Ranks
     on_parity: Callable[[Parity], None] | None = None
+    cluster: Workers[bytes, _Image] | None = None  # None: this process embeds
     batches: Iterator[tuple[_Read, _Begun]] = field(default_factory=lambda: iter(()))
     rows: list[tuple[list[Row], str]] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)  # what the reader could not read
@@ -193,36 +225,43 @@ class _Work:
     seen: int = 0
     embedded: int = 0  # images that this rank has features of
 
+    @property
+    def ahead(self) -> int:
+        """How many batches to read ahead."""
+        return 1 if self.cluster is None else self.cluster.ahead
+
     def start(self, batch: _Read, pool: ThreadPoolExecutor) -> _Begun:
-        """The name of a batch's file, and its images being decoded if this rank is to embed them."""
+        """The name of a batch's file, and what waits for its images if this rank is to embed them."""
         rows, own = batch[0], self.begun % self.ranks.count == self.ranks.rank
         self.begun += 1
         name = self._file_of(rows)
         if not own or _read(self.folder / name, len(rows)) is not None:
             return name, None
-        return name, [pool.submit(inputs.pixels_of, row.image, self.model.config, "the image") for row in rows]
+        if self.cluster is not None:
+            results = self.cluster.submit([row.image for row in rows])
+            return name, lambda: [InputError(each.reason) if isinstance(each, Died) else each for each in results()]
+        images = [pool.submit(inputs.pixels_of, row.image, self.model.config, "the image") for row in rows]
+        return name, lambda: list(map(batching.result_or_reason, images))
 
     def step(self) -> bool:
         """Embed this rank's share of the next world_size batches; returns whether there are no more."""
         for _ in range(self.ranks.count):
-            (rows, left_out), (name, images) = next(self.batches, (([], []), ("", None)))
+            (rows, left_out), (name, results) = next(self.batches, (([], []), ("", None)))
             self.left_out += left_out
             if not rows:
                 return True
             self.digest.update(name.encode())
             number = len(self.rows)
-            if images is not None:
-                self._embed(number, rows, name, images)
+            if results is not None:
+                self._embed(number, rows, name, results())
             elif number % self.ranks.count == self.ranks.rank:
                 self.embedded += len(rows)
             self.rows.append(([dataclasses.replace(row, image=b"-") for row in rows], name))
             self.seen += len(rows)
         return False
 
-    def _embed(self, number: int, rows: list[Row], name: str, images: list[Future[torch.Tensor]]) -> None:
+    def _embed(self, number: int, rows: list[Row], name: str, results: list[_Image]) -> None:
         """Write the features of a batch to its file."""
-        results = list(map(batching.result_or_reason, images))
-        pixels = [result for result in results if not isinstance(result, InputError)]
         reasons = {place: str(result) for place, result in enumerate(results) if isinstance(result, InputError)}
         readable = [row for place, row in enumerate(rows) if place not in reasons]
         if reasons:
@@ -233,11 +272,12 @@ class _Work:
             fault = f"none of the first {HOPELESS:,} images can be embedded"
             raise InputError(f"{fault}: {rows[0].id}: {next(iter(reasons.values()))}")
         if readable and (not reasons or _read(self.folder / name, len(readable)) is None):
-            stacked = torch.stack(pixels)
-            features = self.model.embed(stacked).cpu().numpy()
+            found: list[Any] = [result for result in results if not isinstance(result, InputError)]
+            features = np.stack(found) if self.cluster else self.model.embed(torch.stack(found)).cpu().numpy()
             files.write_atomically(self.folder / name, partial(np.savez, features=features), tidy=False)
             if self.model.precision != "float32" and self.on_parity is not None:
-                self.on_parity(compare_precision(self.model, stacked[:COMPARED], features[:COMPARED]))
+                compared = [inputs.pixels_of(row.image, self.model.config, row.id) for row in readable[:COMPARED]]
+                self.on_parity(compare_precision(self.model, torch.stack(compared), features[:COMPARED]))
                 self.on_parity = None
 
     def _file_of(self, rows: list[Row]) -> str:

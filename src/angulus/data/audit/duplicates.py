@@ -1,11 +1,13 @@
-"""Duplicate images: the same file, the same pixels, or nearly the same picture."""
+"""Duplicate images: the same file, the same pixels, or nearly the same picture.
+
+Near duplicates are looked for among all pairs; in large sets, in the cells of an index, with its recall on a sample.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +15,11 @@ from numpy.typing import NDArray
 from angulus.data.audit.inventory import Inventory, mirrored
 from angulus.data.audit.removals import Removal
 from angulus.evaluation.scoring import PairBatch, above
+from angulus.evaluation.scoring.cells import Cells, Vectors, View
 
-Vectors = NDArray[np.floating[Any]]
+EXACT_BELOW = 5_000_000
+SAMPLE = 4_096  # images that are compared with all, to know what an index finds
+_BLOCK = 2**18  # rows at a time
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,15 @@ def _copy(against: Inventory, first: int, data: Inventory, second: int) -> Twins
     return Twins(first, second, "is the same file as" if same_bytes else "has the same pixels as")
 
 
-def near(data: Inventory, threshold: float, vectors: Vectors | None = None, cosine: float | None = None) -> list[Twins]:
+def near(
+    data: Inventory,
+    threshold: float,
+    vectors: Vectors | None = None,
+    cosine: float | None = None,
+    *,
+    exact_below: int = EXACT_BELOW,
+    notes: list[str] | None = None,
+) -> list[Twins]:
     """Pairs of images that look the same, without exact copies of earlier images.
 
     Args:
@@ -75,14 +88,18 @@ def near(data: Inventory, threshold: float, vectors: Vectors | None = None, cosi
         threshold: the least cosine of two signatures, or of one and a mirror image's.
         vectors: [N, d] embeddings of the images, if available.
         cosine: the least cosine of two embeddings; None: they are not compared.
+        exact_below: images from which on an index is used, which misses some pairs.
+        notes: gets a sentence on how much of a sample each use of an index found.
     """
-    copies = {twin.second for twin in exact(data)}
-    rows = np.array([row for row in range(len(data)) if row not in copies], dtype=np.int64)
-    both = None if vectors is None else (vectors[rows], None)
+    copies = np.zeros(len(data), dtype=bool)
+    copies[[twin.second for twin in exact(data)]] = True
+    rows = np.flatnonzero(~copies)
+    both = None if vectors is None else (vectors, None)
     twins: dict[tuple[int, int], Twins] = {}
-    for pairs, verb in _similar(data.signatures[rows], None, threshold, both, cosine):
+    search = _Search(rows, None, exact_below, [] if notes is None else notes)
+    for pairs, verb in _similar(search, data.signatures, None, threshold, both, cosine):
         for one, other, score in pairs:
-            first, second = sorted((int(rows[one]), int(rows[other])), key=lambda row: _order(data, row))
+            first, second = sorted((one, other), key=lambda row: _order(data, row))
             if first != second:  # a face may look like its own mirror image
                 twins.setdefault((first, second), Twins(first, second, verb, score))
     return sorted(twins.values(), key=lambda twin: (_order(data, twin.first), _order(data, twin.second)))
@@ -94,6 +111,9 @@ def near_between(
     threshold: float,
     vectors: tuple[Vectors, Vectors] | None = None,
     cosine: float | None = None,
+    *,
+    exact_below: int = EXACT_BELOW,
+    notes: list[str] | None = None,
 ) -> list[Twins]:
     """Images of `data` that look like one of `against`, the nearest there as `first`; without exact copies.
 
@@ -103,19 +123,20 @@ def near_between(
     rows = np.array([row for row, pixels in enumerate(data.pixels_hash) if pixels not in exact_copies], dtype=np.int64)
     if not len(rows):
         return []
-    both = None if vectors is None else (vectors[0][rows], vectors[1])
     twins: dict[int, Twins] = {}
-    for pairs, verb in _similar(data.signatures[rows], against.signatures, threshold, both, cosine):
+    search = _Search(rows, np.arange(len(against)), exact_below, [] if notes is None else notes)
+    for pairs, verb in _similar(search, data.signatures, against.signatures, threshold, vectors, cosine):
         best: dict[int, tuple[float, int]] = {}
         for one, other, score in pairs:
             if one not in best or (score, -other) > (best[one][0], -best[one][1]):
                 best[one] = (score, other)
         for one, (score, other) in best.items():
-            twins.setdefault(int(rows[one]), Twins(other, int(rows[one]), verb, score))
+            twins.setdefault(one, Twins(other, one, verb, score))
     return [twins[row] for row in sorted(twins)]
 
 
 def _similar(
+    search: _Search,
     own: NDArray[np.float16],
     others: NDArray[np.float16] | None,
     threshold: float,
@@ -123,16 +144,84 @@ def _similar(
     cosine: float | None,
 ) -> Iterator[tuple[Iterator[tuple[int, int, float]], str]]:
     """Similar pairs (row of own, row of others, cosine) by each criterion, with its verb; None: within `own`."""
-    yield _pairs(above(own, others, threshold)), "looks like"
-    mirror_pairs = above(mirrored(own), own if others is None else others, threshold)
-    yield _pairs(mirror_pairs), "looks like the mirror image of"
+    yield search.pairs(own, others, threshold, None, verb := "looks like"), verb
+    yield search.pairs(own, others, threshold, mirrored, verb := "looks like the mirror image of"), verb
     if vectors is not None and cosine is not None:
-        yield _pairs(above(*vectors, cosine)), "has nearly the embedding of"
+        yield search.pairs(*vectors, cosine, None, verb := "has nearly the embedding of"), verb
 
 
-def _pairs(blocks: Iterator[PairBatch]) -> Iterator[tuple[int, int, float]]:
+@dataclass
+class _Search:
+    """Searches for pairs: some rows of a set against some of another, or against each other if there is none.
+
+    Below `exact_below` rows on both sides, of all pairs; else in the cells of an index, with a note on its recall.
+    """
+
+    rows: NDArray[np.int64]
+    others: NDArray[np.int64] | None
+    exact_below: int
+    notes: list[str]
+    _cells: dict[int, Cells] = field(default_factory=dict)  # by the identity of the matrix
+
+    def pairs(
+        self, own: Vectors, others: Vectors | None, threshold: float, view: View | None, verb: str
+    ) -> Iterator[tuple[int, int, float]]:
+        """Pairs (row of own, row of others, cosine) at the threshold; `view` changes rows of own, such as mirroring.
+
+        Within one set, a pair may come twice, and a row with itself where there is a view.
+        """
+        gallery, columns = (own, self.rows) if others is None or self.others is None else (others, self.others)
+        within = others is None and view is None
+        if max(len(self.rows), len(columns)) < self.exact_below:
+            probes = own[self.rows]
+            found = above(probes if view is None else view(probes), None if within else gallery[columns], threshold)
+            yield from _pairs(found, self.rows, columns)
+            return
+        if id(gallery) not in self._cells:
+            self._cells[id(gallery)] = Cells(gallery, columns)
+        cells = self._cells[id(gallery)]
+        missing = self._sample(own, gallery, columns, threshold, view, within)
+        known = len(missing)
+        for batch in cells.above(threshold, None if within else own, self.rows, view):
+            for pair in _pairs(iter([batch])):
+                missing.discard(pair[:2])
+                if within:
+                    missing.discard((pair[1], pair[0]))
+                yield pair
+        share = f"{known - len(missing):,} of {known:,} ({1 - len(missing) / known:.1%})" if known else "0 of 0"
+        fact = f"{verb!r} was searched for in {cells.count:,} cells of an index, which miss some pairs"
+        self.notes.append(f"{fact}: it found {share} of the pairs of {min(SAMPLE, len(self.rows)):,} images with all")
+
+    def _sample(
+        self,
+        own: Vectors,
+        gallery: Vectors,
+        columns: NDArray[np.int64],
+        threshold: float,
+        view: View | None,
+        within: bool,
+    ) -> set[tuple[int, int]]:
+        """All pairs of some rows with all others."""
+        chosen = np.sort(np.random.default_rng(0).permutation(len(self.rows))[:SAMPLE])
+        rows = self.rows[chosen]
+        probes = own[rows] if view is None else view(own[rows])
+        pairs: set[tuple[int, int]] = set()
+        for start in range(0, len(columns), _BLOCK):
+            part = columns[start : start + _BLOCK]
+            for one, other, _ in _pairs(above(probes, gallery[part], threshold), rows, part):
+                if not within or one != other:
+                    pairs.add((min(one, other), max(one, other)) if within else (one, other))
+        return pairs
+
+
+def _pairs(
+    blocks: Iterator[PairBatch], rows: NDArray[np.int64] | None = None, columns: NDArray[np.int64] | None = None
+) -> Iterator[tuple[int, int, float]]:
+    """Pairs one by one, with the names that their rows have elsewhere."""
     for block in blocks:
-        yield from zip(block.probes.tolist(), block.gallery.tolist(), block.scores.tolist(), strict=True)
+        first = block.probes if rows is None else rows[block.probes]
+        second = block.gallery if columns is None else columns[block.gallery]
+        yield from zip(first.tolist(), second.tolist(), block.scores.tolist(), strict=True)
 
 
 def sort_out(data: Inventory, twins: Sequence[Twins]) -> Sorted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from angulus.core import checks, files
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.data.audit import datacard, duplicates, labels
-from angulus.data.audit.duplicates import Vectors
 from angulus.data.audit.inventory import Inventory, take_inventory
 from angulus.data.audit.labels import Means
 from angulus.data.audit.removals import SUFFIX, Removal, write_list
 from angulus.data.sources import SourceOptions
+from angulus.evaluation.scoring.cells import Vectors
 
 JSON, MARKDOWN = "card.json", "card.md"
 
@@ -63,6 +64,7 @@ class AuditSettings:
             reports how many of the set's own pairs of identities reach it.
         margin: how much nearer another identity must be for a label to be likely wrong, in cosine, >= 0.
         outlier: how many typical deviations below its identity's median an image must be, > 0.
+        exact_below: images from which on an index looks for near duplicates; the card says how much it found.
         numbers: whether identities that are numbers are the same in both sets, as in parts of one data set.
     """
 
@@ -72,6 +74,7 @@ class AuditSettings:
     margin: float = 0.1
     outlier: float = 5.0
     numbers: bool = False
+    exact_below: int = duplicates.EXACT_BELOW
 
     def __post_init__(self) -> None:
         checks.number("near", self.near, low=0, high=1, open_low=True)
@@ -81,6 +84,7 @@ class AuditSettings:
         checks.number("margin", self.margin, low=0, high=2)
         checks.number("outlier", self.outlier, low=0, open_low=True)
         checks.flag("numbers", self.numbers)
+        checks.integer("exact_below", self.exact_below, low=1)
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,9 @@ def audit(
     *,
     settings: AuditSettings | None = None,
     stated: Mapping[str, str] | None = None,
+    workers: int | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
     on_image: Callable[[int], None] | None = None,
 ) -> Audit:
     """Audit a data set, alone and against another that it must not overlap, such as the test set.
@@ -133,6 +140,7 @@ def audit(
     Args:
         data: the set to audit; lists name only its images.
         stated: "licence" and "provenance" as their owner states them, and more if wanted; "not stated" otherwise.
+        workers, engine, ray_address: as `workers.start_workers` takes them; this process alone if not given.
         on_image: called with the number of images read.
     """
     settings = settings or AuditSettings()
@@ -141,7 +149,8 @@ def audit(
     if against is not None and (against.embeddings is None) != (data.embeddings is None):
         lacks = "the other set" if against.embeddings is None else "the data"
         raise InputError(f"embeddings must be given of both sets or of neither; {lacks} has none; embed it too")
-    own = take_inventory(data.path, kind=data.kind, options=data.options, on_image=on_image)
+    take = partial(take_inventory, workers=workers, engine=engine, ray_address=ray_address)
+    own = take(data.path, kind=data.kind, options=data.options, on_image=on_image)
     vectors, model = _read_vectors(data, own)
     findings = _Findings()
     findings.lists["unreadable"] = tuple(Removal(item.where, item.reason) for item in own.unreadable)
@@ -149,7 +158,7 @@ def audit(
     other = None
     if against is not None:
         count_on = on_image and (lambda count: on_image(len(own) + count))
-        other = take_inventory(against.path, kind=against.kind, options=against.options, on_image=count_on)
+        other = take(against.path, kind=against.kind, options=against.options, on_image=count_on)
         other_vectors, other_model = _read_vectors(against, other)
         both = None
         if vectors is not None and other_vectors is not None:
@@ -165,7 +174,8 @@ def audit(
 
 def _compare_within(own: Inventory, vectors: Vectors | None, settings: AuditSettings, findings: _Findings) -> None:
     exact = duplicates.sort_out(own, duplicates.exact(own))
-    near = duplicates.sort_out(own, duplicates.near(own, settings.near, vectors, settings.near_embedding))
+    search: dict[str, Any] = {"exact_below": settings.exact_below, "notes": findings.notes}
+    near = duplicates.sort_out(own, duplicates.near(own, settings.near, vectors, settings.near_embedding, **search))
     findings.lists["duplicates"] = tuple(exact.removals)
     conflicts = {removal.id: removal for removal in [*near.conflicts, *exact.conflicts]}
     findings.lists["conflicts"] = tuple(conflicts.values())
@@ -199,7 +209,8 @@ def _compare_across(
     settings: AuditSettings,
     findings: _Findings,
 ) -> None:
-    near = duplicates.near_between(own, other, settings.near, vectors, settings.near_embedding)
+    search: dict[str, Any] = {"exact_below": settings.exact_below, "notes": findings.notes}
+    near = duplicates.near_between(own, other, settings.near, vectors, settings.near_embedding, **search)
     for name, twins in (("shared-images", duplicates.exact_between(own, other)), ("near-shared-images", near)):
         rows = [(str(own.ids[twin.second]), twin.reason(repr(str(other.ids[twin.first])))) for twin in twins]
         findings.lists[name] = tuple(Removal(id, f"{reason} in {other.source}") for id, reason in rows)

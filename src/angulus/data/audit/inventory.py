@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from angulus.core.checks import InputError
 from angulus.core.formats import text_array
+from angulus.core.workers import Died, map_tasks, start_workers
 from angulus.data import decode
 from angulus.data.records import Records, Row
 from angulus.data.sources import LeftOut, SourceOptions, kind_of, read_source
@@ -20,6 +22,7 @@ from angulus.data.sources import LeftOut, SourceOptions, kind_of, read_source
 SIDE = 16  # of the grey thumbnail whose differences between neighbours are the signature
 _GREY = np.array([9798, 19235, 3735], dtype=np.int32)  # parts of 2^15: ITU-R BT.601, as OpenCV rounds it
 _BAND = 256  # rows at a time
+_TASK_ROWS = 64  # examined by a process at a time
 _STEPS = SIDE * (SIDE - 1)  # downward differences, then as many to the right
 
 
@@ -55,33 +58,34 @@ def take_inventory(
     *,
     kind: str | None = None,
     options: SourceOptions | None = None,
+    workers: int | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
     on_image: Callable[[int], None] | None = None,
 ) -> Inventory:
     """Read a data set once, decoding each image; keeps about 1.5 KB per image.
 
     Args:
         source, kind, options: as `sources.read_source` takes them.
+        workers, engine, ray_address: as `workers.start_workers` takes them; this process alone if not given.
         on_image: called with the number of images so far.
     """
     items = read_source(source, kind, options)
     kind = kind or kind_of(source)
     facts: list[tuple[Any, ...]] = []
-    ids: set[str] = set()
     unreadable: list[LeftOut] = []
     left_out: list[LeftOut] = []
-    for item in items:
-        if isinstance(item, LeftOut):
-            left_out.append(item)
-        elif item.id in ids:
-            left_out.append(LeftOut(item.id, "the source has a row of this id before it"))
-        else:
-            ids.add(item.id)
-            try:
-                facts.append(_examine(item))
-            except InputError as error:
-                unreadable.append(LeftOut(item.id, str(error)))
+    done = 0
+    with contextlib.closing(start_workers(_start, engine, workers, ray_address, usual=1)) as pool:
+        for task, results in map_tasks(pool, _tasks(items, left_out)):
+            for name, result in zip(task, results, strict=True):
+                if isinstance(result, tuple):
+                    facts.append(result)
+                else:
+                    unreadable.append(LeftOut(name, result.reason if isinstance(result, Died) else result))
+            done += len(task)
             if on_image is not None:
-                on_image(len(ids))
+                on_image(done)
     if not facts:
         first = next(iter([*unreadable, *left_out]), None)
         why = f"; the first left out is {first.where}: {first.reason}" if first else ""
@@ -103,6 +107,24 @@ def take_inventory(
         tuple(unreadable),
         tuple(left_out),
     )
+
+
+def _tasks(items: Iterable[Row | LeftOut], left_out: list[LeftOut]) -> Iterator[tuple[list[str], list[Row]]]:
+    """A few rows at a time, and their ids; what is left out is appended to `left_out`."""
+    ids: set[str] = set()
+    rows: list[Row] = []
+    for item in items:
+        if isinstance(item, LeftOut):
+            left_out.append(item)
+        elif item.id in ids:
+            left_out.append(LeftOut(item.id, "the source has a row of this id before it"))
+        else:
+            ids.add(item.id)
+            rows.append(item)
+        if len(rows) == _TASK_ROWS:
+            yield [row.id for row in rows], rows
+            rows = []
+    yield [row.id for row in rows], rows
 
 
 def signature(pixels: NDArray[np.uint8]) -> NDArray[np.float16]:
@@ -141,6 +163,21 @@ def mirrored(signatures: NDArray[np.float16]) -> NDArray[np.float16]:
     down = signatures[:, :_STEPS].reshape(-1, SIDE - 1, SIDE)[:, :, ::-1]
     right = -signatures[:, _STEPS:].reshape(-1, SIDE, SIDE - 1)[:, :, ::-1]
     return np.concatenate([down.reshape(-1, _STEPS), right.reshape(-1, _STEPS)], axis=1)
+
+
+def _start() -> Callable[[list[Row]], list[tuple[Any, ...] | str]]:
+    return _examine_rows
+
+
+def _examine_rows(rows: list[Row]) -> list[tuple[Any, ...] | str]:
+    """The facts about each image, or why it cannot be decoded."""
+    results: list[tuple[Any, ...] | str] = []
+    for row in rows:
+        try:
+            results.append(_examine(row))
+        except InputError as error:
+            results.append(str(error))
+    return results
 
 
 def _examine(row: Row) -> tuple[Any, ...]:

@@ -1,26 +1,20 @@
-"""Prepare photos in any known format as records of aligned faces, on all cores; a stopped run resumes."""
+"""Prepare photos in any known format as records of aligned faces, on all cores or a cluster; a stopped run resumes."""
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import multiprocessing.connection
-import os
-import signal
-import threading
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from angulus.core import checks, extras
 from angulus.core.checks import InputError
+from angulus.core.workers import Died, map_tasks, start_workers
 from angulus.data.convert import check_outside
 from angulus.data.faces import face_page, face_report
 from angulus.data.faces.align import Crops, Note, ProcessedPhoto, process
@@ -57,6 +51,9 @@ def prepare_faces(
     *,
     detector: str | Detector = "mtcnn",
     workers: int | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
+    on_error: str = "stop",
     kind: str | None = None,
     options: SourceOptions | None = None,
     on_photo: Callable[[int], None] | None = None,
@@ -71,11 +68,13 @@ def prepare_faces(
         source, kind, options: as `sources.read_source` takes them.
         out: a folder outside the source.
         detector: a name as `make_detector` takes, or a detector that can be pickled.
-        workers: processes, >= 1; 1 works in this process; None: one per core.
+        workers, engine, ray_address: as `workers.start_workers` takes them.
+        on_error: at a photo at which worker processes die: "stop", or "skip", which notes it as unreadable.
         on_photo: called with the number of photos so far, those of earlier runs included.
     """
     extras.require("faces", "preparing faces", "cv2")
     crops = crops or Crops()
+    checks.choice("on_error", on_error, ("stop", "skip"))
     check_outside(source, out)
     items = read_source(source, kind, options)  # before anything is written: it may be refused
     name = describe_detector(detector) if isinstance(detector, str) else type(detector).__name__
@@ -85,15 +84,19 @@ def prepare_faces(
         _check_unchanged(out, about, items, source)
     else:
         with contextlib.ExitStack() as stack:
-            pool = stack.enter_context(contextlib.closing(Workers(detector, crops, workers)))
+            if isinstance(detector, str):
+                make_detector(detector)  # a missing one is refused before anything starts
+            start = partial(start_processing, detector, crops)
+            pool = stack.enter_context(contextlib.closing(start_workers(start, engine, workers, ray_address)))
             writer = stack.enter_context(RecordWriter(out / RECORDS, about=about))
             journal = stack.enter_context(contextlib.closing(Journal(out, about)))
             # The note on a photo with a crop is on disk before its row; the photo is done when its row is there.
             earlier = PastRows(writer.sources | journal.dropped, out)
             count = len(earlier)
-            batches = _batches(_new_photos(items, earlier, journal))
-            results = stack.enter_context(contextlib.closing(pool.process(batches)))
-            with contextlib.closing(_write_results(results, writer, journal)) as counts:
+            tasks = ((batch, batch) for batch in _batches(_new_photos(items, earlier, journal)))
+            results = stack.enter_context(contextlib.closing(map_tasks(pool, tasks)))
+            processed = (_settle(photos, done, on_error) for photos, done in results)
+            with contextlib.closing(_write_results(processed, writer, journal)) as counts:
                 for done in counts:
                     if on_photo is not None:
                         on_photo(count + done)
@@ -102,6 +105,25 @@ def prepare_faces(
                 why = f"{out / face_page.TABLE} says why, photo by photo" if journal.notes else "it holds no photos"
                 raise InputError(f"{source} must hold a photo with a face that can be used; it has none; {why}")
     return _write_report(out, about)
+
+
+def start_processing(detector: str | Detector, crops: Crops) -> Callable[[list[Row]], list[ProcessedPhoto]]:
+    """`process` with its detector, in a process of its own."""
+    return partial(process, detector=make_detector(detector) if isinstance(detector, str) else detector, crops=crops)
+
+
+def _settle(photos: list[Row], results: list[ProcessedPhoto | Died], on_error: str) -> list[ProcessedPhoto]:
+    """The results of a task; a photo at which worker processes die is an error, or gets a note."""
+    settled = []
+    for photo, result in zip(photos, results, strict=True):
+        if isinstance(result, Died):
+            if on_error == "stop":
+                raise result.error(photo.id)
+            checksum = photo.checksum()
+            note = Note(photo.id, photo.identity, "cannot be read", False, result.reason, source=checksum)
+            result = ProcessedPhoto(None, note, checksum)
+        settled.append(result)
+    return settled
 
 
 def _write_results(
@@ -204,75 +226,3 @@ def _crops_to_show(records: Records, notes: Sequence[Note], people: int) -> face
     noted = np.flatnonzero(np.isin(records.ids, wanted))
     images = zip(records.ids[noted].tolist(), records.images(noted), strict=True)
     return face_page.PageCrops(len(records), people, records.rows(rows), dict(images))
-
-
-class Workers:
-    """Processes that turn photos into crops, with results in the order of the tasks; they start with the first task."""
-
-    def __init__(self, detector: str | Detector, crops: Crops, count: int | None = None) -> None:
-        """Create the detector, so that a missing one is refused at once; the arguments are those of `prepare_faces`."""
-        self.count = _count_cores() if count is None else checks.integer("workers", count, low=1)
-        self._crops = crops
-        self._detector = make_detector(detector) if isinstance(detector, str) else detector
-        self._pool: ProcessPoolExecutor | None = None
-        if self.count > 1:
-            context = multiprocessing.get_context("spawn")  # a fork would inherit locks that other threads hold
-            self._pool = ProcessPoolExecutor(self.count, context, _start_worker, (detector, crops))
-
-    def process(self, tasks: Iterable[list[Row]]) -> Generator[list[ProcessedPhoto], None, None]:
-        """Yield the results of each task, in order; a few tasks are started ahead."""
-        if self._pool is None:
-            yield from (process(task, self._detector, self._crops) for task in tasks)
-            return
-        waiting: deque[tuple[Future[list[ProcessedPhoto]], list[Row]]] = deque()
-        for task in tasks:
-            waiting.append((self._pool.submit(_work, task), task))
-            if len(waiting) > 2 * self.count:
-                yield _result(*waiting.popleft())
-        while waiting:
-            yield _result(*waiting.popleft())
-
-    def close(self) -> None:
-        """Stop the processes; tasks that have not started are dropped."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-
-def _count_cores() -> int:
-    """Cores that this process may use, if the system knows."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _result(future: Future[list[ProcessedPhoto]], task: list[Row]) -> list[ProcessedPhoto]:
-    try:
-        return future.result()
-    except BrokenProcessPool as error:
-        where = f"at the photos {task[0].id} to {task[-1].id} or shortly after"
-        way = "progress is saved: run the same command again, with fewer workers"
-        raise InputError(f"a worker process died, perhaps for lack of memory, {where}; {way}") from error
-
-
-_state: tuple[Detector, Crops] | None = None  # of this process, if it is a worker
-
-
-def _start_worker(detector: str | Detector, crops: Crops) -> None:
-    """Make this process a worker: on one core, ignoring Ctrl-C (the parent handles it), and ending with the parent."""
-    global _state
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_exit_with, args=(parent.sentinel,), daemon=True).start()
-    torch.set_num_threads(1)
-    extras.load("cv2", "faces", "preparing faces").setNumThreads(1)
-    _state = make_detector(detector) if isinstance(detector, str) else detector, crops
-
-
-def _exit_with(sentinel: int) -> None:
-    multiprocessing.connection.wait([sentinel])
-    os._exit(1)
-
-
-def _work(task: list[Row]) -> list[ProcessedPhoto]:
-    if _state is None:
-        raise RuntimeError("_start_worker must run before _work")
-    return process(task, *_state)

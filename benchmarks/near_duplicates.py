@@ -1,0 +1,106 @@
+"""Near duplicates in k-means cells against all pairs: seconds, memory and recall by the number of images.
+
+    python benchmarks/near_duplicates.py [--images 1000000] [--size 128] [--exact 100000] [--save]
+
+float16 vectors of people with 20 images each, of which every hundredth is nearly another's; one thread. A quarter
+of the images, half and all are searched in cells, and `--exact` of them by all pairs. The recall is that of 4,096
+images with all others. What all need is compared with what the smaller sets foretell, processor seconds by N^1.5 from
+the half, and memory by a line through both; 100 million are foretold in the same way, from the half and all.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from angulus.data.audit.duplicates import SAMPLE
+from angulus.evaluation.scoring import above
+from angulus.evaluation.scoring.cells import Cells
+from harness import Row, options, peak_mib, run, show, store
+
+THRESHOLD = 0.92
+LARGE = 100_000_000
+
+
+def images(count: int, size: int) -> NDArray[np.float16]:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((count // 20, size), np.float32).repeat(20, axis=0)[:count]
+    vectors += rng.standard_normal(vectors.shape, np.float32)
+    later = rng.permutation(len(vectors))
+    near = later[: count // 100]
+    vectors[near] = vectors[later[-len(near) :]] + 0.5 * rng.standard_normal((len(near), size), np.float32)
+    return vectors.astype(np.float16)[rng.permutation(len(vectors))]
+
+
+def search(vectors: NDArray[np.float16]) -> Row:
+    """The pairs in cells, and how many of a sample's it finds."""
+    started, cpu = time.perf_counter(), time.process_time()
+    found: set[tuple[int, int]] = set()
+
+    def work() -> int:
+        cells = Cells(vectors)
+        for batch in cells.above(THRESHOLD):
+            rows = np.sort(np.stack([batch.probes, batch.gallery], axis=1), axis=1)
+            found.update(map(tuple, rows.tolist()))
+        return cells.count
+
+    memory, count = peak_mib(work)
+    row: Row = {"images": len(vectors), "size": vectors.shape[1], "cells": count, "pairs": len(found)}
+    row |= {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu, "peak_mib": memory}
+    chosen = np.random.default_rng(1).permutation(len(vectors))[:SAMPLE]
+    sample: set[tuple[int, int]] = set()
+    for batch in above(vectors[chosen], vectors, THRESHOLD):
+        rows = np.stack([chosen[batch.probes], batch.gallery], axis=1)
+        sample.update(map(tuple, np.sort(rows[rows[:, 0] != rows[:, 1]], axis=1).tolist()))
+    return row | {"sample_pairs": len(sample), "sample_found": len(sample & found), "seed": 0}
+
+
+def exact(vectors: NDArray[np.float16]) -> Row:
+    """The same by all pairs."""
+    started, cpu = time.perf_counter(), time.process_time()
+    memory, pairs = peak_mib(lambda: sum(len(batch.scores) for batch in above(vectors, None, THRESHOLD)))
+    row: Row = {"images": len(vectors), "size": vectors.shape[1], "cells": None, "pairs": pairs, "seed": 0}
+    return row | {
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": time.process_time() - cpu,
+        "peak_mib": memory,
+    }
+
+
+def foretell(first: Row, second: Row, images: int) -> Row:
+    """What the search needs, from two smaller ones."""
+    slope = (second["peak_mib"] - first["peak_mib"]) / (second["images"] - first["images"])
+    memory = second["peak_mib"] + slope * (images - second["images"])
+    seconds = second["cpu_seconds"] * (images / second["images"]) ** 1.5
+    return {"foretold_cpu_seconds": seconds, "foretold_peak_mib": memory}
+
+
+def main() -> None:
+    asked = options(__doc__ or "", images=1_000_000, size=128, exact=100_000).parse_args()
+    torch.set_num_threads(1)
+    vectors = images(asked.images, asked.size)
+    parts = [search(vectors[: asked.images // share]) for share in (4, 2, 1)]
+    parts[2] |= foretell(parts[0], parts[1], asked.images)
+    rows = [*parts, {"images": LARGE, "size": asked.size, **foretell(parts[1], parts[2], LARGE)}]
+    if asked.exact:
+        rows.append(exact(vectors[: asked.exact]))
+    shown = []
+    for row in rows:
+        known = row.get("sample_pairs")
+        cells = {"images": f"{row['images']:,}", "cells": str(row.get("cells") or "none")}
+        for name in ("cpu_seconds", "foretold_cpu_seconds", "peak_mib", "foretold_peak_mib"):
+            cells[name.replace("_", " ")] = f"{row[name]:,.0f}" if row.get(name) is not None else ""
+        shown.append(
+            cells
+            | {"pairs": f"{row.get('pairs', '')}", "recall": f"{row['sample_found'] / known:.3f}" if known else ""}
+        )
+    show(f"Pairs of cosine {THRESHOLD} or more, {asked.size} numbers", shown)
+    if asked.save:
+        store("near_duplicates", rows, "numpy", "torch", "scikit-learn")
+
+
+if __name__ == "__main__":
+    run(main)
