@@ -26,9 +26,6 @@ class Saver:
     With `training.checkpoint_async`, `save` copies the state to the CPU's memory and a thread writes the copy. One copy
     is written at a time: the next `save` waits for it, and raises its error on all ranks. As a context, it ends when
     the thread has.
-
-    Ours and not `torch.distributed.checkpoint`'s `async_save`: its index is a pickle, which runs code when it is read;
-    its files have no checksums; and it knows a shard by a DTensor, whose ranges are not those of `class_counts`.
     """
 
     def __init__(self, folder: Path, job: Job) -> None:
