@@ -29,10 +29,9 @@ SIZE, BATCH = 512, 256
 
 def head_and_optimizer(classes: int, update_in_backward: bool) -> tuple[angulus.ShardedHead, torch.optim.Optimizer]:
     head = angulus.ShardedHead(SIZE, classes, losses.arcface(), impl="chunked")
-    rules = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
     if update_in_backward:
-        return head, angulus.BackwardSGD(head, **rules)
-    return head, torch.optim.SGD([head.weight], **rules)
+        return head, angulus.BackwardSGD(head, 0.1, 0.9, 5e-4)
+    return head, torch.optim.SGD([head.weight], 0.1, 0.9, weight_decay=5e-4)
 
 
 def train_steps(classes: int, update_in_backward: bool) -> None:

@@ -5,7 +5,8 @@
 
 --classes are those of each process: 312,500 with 512 numbers and momentum, 1.28 GB, are a 32nd of ten million. Every
 save ends on the disk (fsync), and files leave the page cache before they are loaded. With one process the script also
-measures what `training.checkpoint_async` costs: the copy, and a training's products while a thread writes.
+measures what `training.checkpoint_async` costs: the copy, and a training's products while a thread writes. `--folder
+/dev/shm` leaves the disk out: what remains is the work of the processor.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
+from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 import angulus
 from angulus import losses
@@ -30,10 +32,10 @@ from angulus.distributed.launch import process_group
 from angulus.distributed.runtime import Ranks
 from angulus.heads.saving import load_head, save_head, take_parts, write_parts
 from angulus.training.saver import copied
-from harness import Row, options, peak_mib, run, show, store
+from harness import Row, clock, options, peak_mib, run, show, store
 
 Act = Callable[[Path], object]
-Times = list[tuple[float, float]]  # seconds to save and to load, of each round
+Times = list[tuple[float, float, float, float]]  # seconds and core seconds to save, and to load, of each round
 
 
 class Way(NamedTuple):
@@ -71,8 +73,8 @@ def ways(head: angulus.ShardedHead, optimizer: torch.optim.Optimizer, ranks: Ran
             torch_save, lambda folder: torch.load(own(folder, "state"), weights_only=True, mmap=False)
         ),
         "torch.distributed.checkpoint": Way(
-            lambda folder: dcp.save(dict(named), checkpoint_id=folder),
-            lambda folder: dcp.load(dict(named), checkpoint_id=folder),
+            lambda folder: dcp_save(dict(named), checkpoint_id=folder),
+            lambda folder: dcp_load(dict(named), checkpoint_id=folder),
         ),
         "angulus: save_head, load_head": Way(
             lambda folder: save_head(head, folder, optimizer), lambda folder: load_head(head, folder, optimizer)
@@ -80,12 +82,12 @@ def ways(head: angulus.ShardedHead, optimizer: torch.optim.Optimizer, ranks: Ran
     }
 
 
-def timed(act: Act, folder: Path, ranks: Ranks) -> float:
-    """Seconds until the last rank has done it."""
+def timed(act: Act, folder: Path, ranks: Ranks) -> tuple[float, float]:
+    """Seconds until the last rank has done it, and core seconds of all."""
     ranks.gather_objects(None)
-    started = time.perf_counter()
-    act(folder)
-    return max(ranks.gather_objects(time.perf_counter() - started))
+    taken = clock(lambda: act(folder))
+    seconds, core_seconds = zip(*ranks.gather_objects(tuple(taken)), strict=True)
+    return max(seconds), sum(core_seconds)
 
 
 def forget(folder: Path) -> None:
@@ -109,7 +111,7 @@ def compare(chosen: dict[str, Way], parent: Path, rounds: int, ranks: Ranks) -> 
             if ranks.rank == 0:
                 size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
                 forget(folder)
-            seconds[name].append((saved, timed(way.load, folder, ranks)))
+            seconds[name].append((*saved, *timed(way.load, folder, ranks)))
             if ranks.rank == 0:
                 shutil.rmtree(folder)
             ranks.gather_objects(None)
@@ -168,7 +170,9 @@ def main() -> None:
     rows[-1]["bytes_on_disk"] = on_disk
     rows += costs
     setting = {"classes": head.num_classes, "size": arguments.size, "rounds": arguments.rounds}
-    figures = ("save_s", "save_mb_per_s", "load_s", "load_mb_per_s", "save_ratio", "load_ratio", "extra_mib", "ratio")
+    setting["in_memory"] = arguments.folder == Path("/dev/shm")
+    figures = [f"{act}_{each}" for act in ("save", "load") for each in ("s", "mb_per_s", "ratio", "core_s")]
+    figures += ["extra_mib", "ratio"]
     shown = [
         {"what": found["what"]} | {key: f"{found[key]:,.2f}" if key in found else "" for key in figures}
         for found in rows
@@ -181,11 +185,12 @@ def main() -> None:
 def row(name: str, own: Times, floor: Times, size: int, count: int) -> Row:
     """Medians over the rounds, and ratios to the floor's time of the same round."""
     found: Row = {"what": name, "processes": count}
-    for place, act in enumerate(("save", "load")):
+    for place, act in ((0, "save"), (2, "load")):
         times = [each[place] for each in own]
         found |= {f"{act}_s": median(times), f"{act}_mb_per_s": size / median(times) / 1e6}
         found[f"{act}_ratio"] = median(one[place] / other[place] for one, other in zip(own, floor, strict=True))
         found |= {f"{act}_low_s": min(times), f"{act}_high_s": max(times)}
+        found[f"{act}_core_s"] = median(each[place + 1] for each in own)
     return found
 
 
