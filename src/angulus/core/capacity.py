@@ -15,6 +15,7 @@ FLOAT = 4  # bytes of a float32
 PRODUCTS = 4  # of features and class weights in a step: forward, two gradients, and forward again in backward
 FACTS, TARGETS, TOTALS = 10, 4, 4  # numbers of int64, of the rows' dtype, of float64: see heads/sharded.py
 BLOCK_BYTES = 24 * 2**20  # of the logits that exist at a time: a block of classes
+UPDATED_BLOCK_BYTES = 48 * 2**20  # the same with the gradient of the block's weights
 RECORD_BYTES = 108  # per row next to the image: name, identity, size, checksum
 GALLERY_BYTES = 33  # per row next to the vector: id and identity
 GALLERY_COPIES = 2  # a gallery that grew in parts is packed into one, and the parts stay for an hour
@@ -121,6 +122,7 @@ def capacity(plan: Plan) -> list[Line]:
 def _memory(plan: Plan) -> list[Line]:
     shard = FLOAT * -(-plan.classes // plan.gpus) * plan.dimensions
     rows = 2 * FLOAT * plan.gpus * plan.batch_size * plan.dimensions
+    block = UPDATED_BLOCK_BYTES if plan.update_in_backward else BLOCK_BYTES
     parts = [("class weights, per GPU", "4 ⌈C/R⌉ d", shard), ("their momentum, per GPU", "4 ⌈C/R⌉ d", shard)]
     if not plan.update_in_backward:
         parts += [
@@ -129,7 +131,7 @@ def _memory(plan: Plan) -> list[Line]:
         ]
     parts += [
         ("rows of all GPUs and their gradients, per GPU", "8 R b d", rows),
-        ("a block of logits, per GPU", "24 MiB", BLOCK_BYTES),
+        ("a block of classes, per GPU", f"{block // 2**20} MiB", block),
     ]
     total = ("memory of the head, per GPU", "sum of these", sum(value for *_, value in parts))
     return [Line(*part, "bytes") for part in (*parts, total)]
@@ -163,7 +165,7 @@ def _time(plan: Plan) -> list[Line]:
     hours = 0.0
     if plan.images_per_s and plan.teraflops and (plan.network_gb_per_s or plan.gpus == 1):
         parts = [
-            ("network, per step", "b / images per s", plan.batch_size / plan.images_per_s),
+            ("backbone, per step", "b / images per s", plan.batch_size / plan.images_per_s),
             (
                 "products with the class weights, per step",
                 "8 b C d / operations per s",
