@@ -121,6 +121,7 @@ def size_of(folder: Path) -> int:
 
 def main() -> None:
     parser = options(__doc__ or "", classes=100_000, images=800, gallery=30_000)
+    parser.add_argument("--memory-alone", action="store_true", help="measure the two peaks of memory, and nothing else")
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -130,14 +131,17 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = [
-            memory(asked.classes, False),
-            memory(asked.classes, True),
-            checkpoint(asked.classes // 4, folder / "head"),
-            records(asked.images, folder),
-            gallery(asked.gallery, folder),
-            seconds(asked.classes),
-        ]
+        rows = [memory(asked.classes, False), memory(asked.classes, True)]
+        rows += (
+            []
+            if asked.memory_alone
+            else [
+                checkpoint(asked.classes // 4, folder / "head"),
+                records(asked.images, folder),
+                gallery(asked.gallery, folder),
+                seconds(asked.classes),
+            ]
+        )
     shown = [
         {key: f"{each[key]:,.3g}" if isinstance(each[key], float) else str(each[key]) for key in each} for each in rows
     ]
