@@ -9,7 +9,8 @@ its products, of all rows with its own classes, do not. A test counts the bytes 
 from __future__ import annotations
 
 import argparse
-from typing import NamedTuple
+
+from angulus.core.capacity import PRODUCTS, sent_bytes
 
 RANKS = (8, 16, 32, 64, 128, 256, 512, 1024)
 # GB/s that one GPU sends. Within a node: between two H100 over NVLink, as measured in github.com/NVIDIA/nccl issue 1264
@@ -17,39 +18,6 @@ RANKS = (8, 16, 32, 64, 128, 256, 512, 1024)
 # systems (github.com/mlcommons/inference_results_v4.1, H200-SXM-141GBx8). Real all-to-alls stay below both.
 NVLINK, NETWORK, NODE = 380e9, 50e9, 8
 PEAK = 989e12  # operations/s: an H100 SXM in bfloat16, dense, by its data sheet; real products stay below it, too
-PRODUCTS = 4  # the kernel multiplies again in backward, because a batch of all ranks is larger than d
-FACTS, TARGETS, TOTALS = 10, 4, 4  # numbers of int64, of the rows' dtype, of float64: see heads/sharded.py
-
-
-class Loss(NamedTuple):
-    """What of a loss makes a difference to what is exchanged."""
-
-    columns: int  # that a row asks: radius, threshold, plain scales, hinge offsets
-    sums: int  # that it gets back: a log-sum-exp each, and two numbers per hinge
-    asks_of_target: bool  # whether the target's angle is exchanged before the reduction as well
-    measures: int  # means of the batch that are logged
-    radius_learns: bool  # whether the gradient of what a row asks is sent back
-
-
-ARCFACE = Loss(columns=1, sums=1, asks_of_target=False, measures=5, radius_learns=False)
-
-
-def sent_bytes(ranks: int, rows: int, size: int, loss: Loss = ARCFACE, itemsize: int = 4) -> dict[str, int]:
-    """What one rank sends to the others in a step, by what it is; every rank has `rows` rows.
-
-    An all-reduce of n bytes counts as 2 n (ranks − 1) / ranks, which a ring sends.
-    """
-    others = ranks - 1
-    per_row = {
-        "features": 2 * size * itemsize,  # forward, and their gradient in backward
-        "labels": 8,
-        "requests": loss.columns * itemsize * (1 + loss.radius_learns),
-        "targets": TARGETS * itemsize * (2 + loss.asks_of_target),
-        "sums": 2 * loss.sums * itemsize,
-    }
-    sent = {name: others * rows * each for name, each in per_row.items()}
-    reduced = itemsize + 8 * TOTALS + loss.measures * itemsize
-    return sent | {"agreement": others * FACTS * 8 + round(2 * reduced * others / ranks)}
 
 
 def seconds_of_products(rows: int, classes: int, size: int) -> float:

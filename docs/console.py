@@ -18,7 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 DOCS = Path(__file__).parent
-PAGES = ("training.md", "predict.md", "embed.md", "evaluate.md", "calibrate.md", "prepare.md", "export.md", "search.md")
+PAGES = (
+    "training.md", "predict.md", "embed.md", "evaluate.md", "calibrate.md", "prepare.md", "export.md", "search.md",
+    "capacity.md",
+)  # fmt: skip
 BLOCK = re.compile(r"^```console\n(\$ angulus .*?)^```$", flags=re.M | re.S)
 IMAGES = re.compile(r"^```python\n(from pathlib.*?)^```$", flags=re.M | re.S)
 WIDTH = "100"

@@ -85,6 +85,7 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("report run comparison pairs.json --out report.html", None),
     ("reproduce --list", None),
     ("list backbones", None),
+    ("capacity --classes 1M --images 100M", None),
     ("audit records", None),
     ("doctor run/model records", None),
     ("export run/model --onnx m.onnx", "onnx"),

@@ -19,8 +19,9 @@ from angulus.training.state import load_checkpoint
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "cluster"
 WAIT_S = 300  # of a busy machine
+OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"  # without it, nodes that join or start again do not meet
 STAND_INS = {
-    "srun": 'echo "$@" >> "$LOG.srun"; exec "$@"',
+    "srun": 'echo "$@" >> "$LOG.srun"; env > "$LOG.environment"; exec "$@"',
     "torchrun": 'while [ "$1" != -m ]; do shift; done; exec "$PYTHON" "$@"',  # one process, as the test has one node
     "scontrol": 'echo "$@" >> "$LOG.scontrol"; [ "$1" != show ] || printf "node-7\\nnode-8\\n"',
 }
@@ -71,6 +72,7 @@ def test_a_job_near_its_end_saves_and_is_queued_again_and_then_ends(tmp_path: Pa
     assert (out / "results.json").exists()
     assert (tmp_path / "log.scontrol").read_text().count("requeue") == 1
 
+    assert OWN_STORE in (tmp_path / "log.environment").read_text().splitlines()
     options = get_args_parser().parse_args((tmp_path / "log.srun").read_text().splitlines()[0].split()[1:])
     assert (options.nnodes, options.nproc_per_node, options.rdzv_backend) == ("2", "8", "c10d")
     assert (options.rdzv_id, options.rdzv_endpoint, options.max_restarts) == ("42.1", "node-7:29500", 3)
@@ -85,6 +87,7 @@ def test_torchrun_reads_what_the_operator_passes_to_it(monkeypatch: pytest.Monke
     (container,) = pod["containers"]
     assert container["name"] == "pytorch"  # by this name the operator finds it
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    assert OWN_STORE in [f"{each['name']}={each['value']}" for each in container["env"]]
     passed = {  # what the operator sets from the policy
         "RDZV_BACKEND": policy["rdzvBackend"],
         "RDZV_ENDPOINT": f"{job['metadata']['name']}-worker-0:23456",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,19 +10,17 @@ import torch.distributed as dist
 
 import angulus
 from angulus import losses
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import scaling
+from angulus.core import capacity
 
 ROWS, SIZE = 5, 7
 FIXED = losses.arcface(16, 0.5)
 MV = losses.mv_softmax(16, losses.margins.AdditiveAngle(0.5), 0.3, "adaptive") + losses.iam(0.1)
 LEARNED = FIXED.replace(radius=losses.radius.Contraction(gamma="auto"))
 CASES = [
-    (FIXED, scaling.ARCFACE),
-    (MV, scaling.Loss(columns=3, sums=2, asks_of_target=True, measures=5, radius_learns=False)),
-    (LEARNED, scaling.Loss(columns=1, sums=1, asks_of_target=False, measures=6, radius_learns=True)),
-    (losses.c_triplet(), scaling.Loss(columns=1, sums=2, asks_of_target=True, measures=3, radius_learns=False)),
+    (FIXED, capacity.ARCFACE),
+    (MV, capacity.Loss(columns=3, sums=2, asks_of_target=True, measures=5, radius_learns=False)),
+    (LEARNED, capacity.Loss(columns=1, sums=1, asks_of_target=False, measures=6, radius_learns=True)),
+    (losses.c_triplet(), capacity.Loss(columns=1, sums=2, asks_of_target=True, measures=3, radius_learns=False)),
 ]
 
 
@@ -48,7 +45,7 @@ def main(rank: int, count: int, rendezvous: str) -> None:
         features = torch.randn(ROWS, SIZE, requires_grad=True)
         sent = 0.0
         head(features, torch.arange(ROWS)).backward()
-        expected = sum(scaling.sent_bytes(count, ROWS, SIZE, loss).values())
+        expected = sum(capacity.sent_bytes(count, ROWS, SIZE, loss).values())
         assert abs(sent - expected) <= 1, f"{objective}: {sent} bytes, {expected} by the formula"
     dist.destroy_process_group()
 

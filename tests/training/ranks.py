@@ -21,11 +21,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tiny
+from angulus.core import tensor_files
 from angulus.core.checks import InputError
 from angulus.data import Images, Splits
 from angulus.distributed.batch_norm import synchronized
@@ -103,6 +106,7 @@ STOPPED = {
     "stopped-adamw": CASES["adamw"],
     "stopped-averaged": CASES["averaged"],
     "stopped-spread": CASES["spread-all"],
+    "stopped-in-background": [*CASES["averaged"], "training.checkpoint_every=1", "training.checkpoint_async=true"],
 }
 REFUSED: dict[str, list[str]] = {
     "dense": ["head.sharded=false"],
@@ -215,12 +219,31 @@ def torn(rank: int, folder: Path) -> dict[str, Any]:
     if rank == 1:
         whole = dataclasses.replace(whole, train=dataclasses.replace(whole.train, pixels=Torn(whole.train.pixels)))
     said["images"] = refusal(overrides, folder / "refused" / "images", whole)
+    for background in ("false", "true"):
+        if rank == 1:
+            tensor_files.save_file = filling(tensor_files.save_file)  # type: ignore[assignment]
+        every = ["training.checkpoint_every=2", f"training.checkpoint_async={background}"]
+        said[f"disk, {background}"] = refusal([*NET, *every], folder / "refused" / f"disk-{background}")
+        tensor_files.save_file = save_file
     refusing = [Refusing()] if rank == 1 else []
     said["callback"] = refusal(NET, folder / "refused" / "callback", callbacks=refusing)
     if rank == 1:
         validation.tar_at_far = broken  # type: ignore[assignment]
     said["figures"] = refusal(overrides, folder / "refused" / "figures")
     return said
+
+
+def filling(write: Callable[..., None]) -> Callable[..., None]:
+    """A disk with room for one file."""
+    files = []
+
+    def fill(*arguments: Any) -> None:
+        files.append(1)
+        if len(files) > 1:
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        write(*arguments)
+
+    return fill
 
 
 class Refusing(Callback):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from angulus.training.log import MetricsLog
 from angulus.training.loop import Interrupted
 from angulus.training.state import PARTS, load_checkpoint, write_checkpoint
 
+AVERAGED = ["training.ema=0.9", "training.optimizer={kind: adamw, lr: 0.001}"]  # all that a checkpoint can hold
 FULL = Path("/dev/full")  # whatever is written to it finds no space
 
 
@@ -204,10 +208,11 @@ def test_nothing_in_a_checkpoint_runs_code(tmp_path: Path) -> None:
 # what is written
 
 
+@pytest.mark.parametrize("background", ["false", "true"])
 def test_a_full_disk_keeps_the_last_checkpoint_and_says_the_way_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    background: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = tiny.validated("training.checkpoint_every=2")
+    chosen = tiny.validated("training.checkpoint_every=2", f"training.checkpoint_async={background}")
     real = write_checkpoint
 
     def save(folder: Path, state: dict[str, Any]) -> None:
@@ -228,6 +233,48 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_says_the_way_out(
     run(chosen, tmp_path / "run", resume=True, splits=tiny.splits())
     run(chosen, tmp_path / "whole", splits=tiny.splits())
     assert tiny.differences(tiny.outcome(tmp_path / "run"), tiny.outcome(tmp_path / "whole")) == []
+
+
+def test_a_checkpoint_written_while_training_goes_on_is_that_of_its_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    went_on, real, written = threading.Event(), write_checkpoint, []
+
+    def slow(folder: Path, state: dict[str, Any]) -> None:
+        assert went_on.wait(60)
+        real(folder, state)
+        written.append(state["progress"]["step"])
+        shutil.copy(folder / "checkpoint.pt", tmp_path / f"{written[-1]}.pt")
+
+    def go_on(step: int, *_: object) -> None:
+        if step == 3:
+            went_on.set()
+
+    monkeypatch.setattr(state_module, "write_checkpoint", slow)
+    chosen = tiny.validated("training.checkpoint_every=2", *AVERAGED, "training.checkpoint_async=true")
+    run(chosen, tmp_path / "run", splits=tiny.splits(), on_step=go_on)
+    monkeypatch.undo()
+    assert written == [2, 4, 6, 8, 10]
+    run(tiny.validated(*AVERAGED), tmp_path / "whole", splits=tiny.splits())
+    assert tiny.differences(tiny.outcome(tmp_path / "run"), tiny.outcome(tmp_path / "whole")) == []
+    shutil.copy(tmp_path / "2.pt", tmp_path / "run" / "checkpoint.pt")
+    (tmp_path / "run" / "results.json").unlink()
+    run(chosen, tmp_path / "run", splits=tiny.splits(), resume=True)
+    assert tiny.differences(tiny.outcome(tmp_path / "run"), tiny.outcome(tmp_path / "whole")) == []
+
+
+def test_a_stop_waits_for_the_checkpoint_that_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, written = write_checkpoint, []
+
+    def slow(folder: Path, state: dict[str, Any]) -> None:
+        time.sleep(0.3)
+        real(folder, state)
+        written.append(state["progress"]["step"])
+
+    monkeypatch.setattr(state_module, "write_checkpoint", slow)
+    folder = stopped(tmp_path, "training.checkpoint_every=2", "training.checkpoint_async=true")
+    assert written == [2, 3]
+    assert load_checkpoint(folder / "checkpoint.pt")["progress"]["step"] == 3
 
 
 def test_a_disk_that_fills_within_torchs_writer_is_told_as_a_full_disk(

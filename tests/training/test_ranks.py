@@ -212,11 +212,16 @@ def test_refused_runs_leave_no_folder(two: Path) -> None:
         "images",
         "figures",
         "callback",
+        "disk-false",
+        "disk-true",
     }  # which break on the way
     assert left == {"diverged"}
 
 
 UNSEEN = "is not seen by every process; give as --out a folder that all machines share"
+
+
+FULL = "^rank 1 failed: cannot write .*head-4/classes-5.*: No space left on device; free some space"
 
 
 @pytest.mark.parametrize(
@@ -232,6 +237,8 @@ UNSEEN = "is not seen by every process; give as --out a folder that all machines
         ),
         ("images", "^rank 1 failed: a file cannot be read here", "^a file cannot be read here"),
         ("callback", "^rank 1 failed: no start here", "^no start here"),
+        ("disk, false", FULL, FULL),
+        ("disk, true", FULL, FULL),
         ("figures", "^rank 1 failed: no figure here", "^no figure here"),
     ],
 )
@@ -240,6 +247,14 @@ def test_what_one_rank_alone_sees_or_breaks_ends_all(case: str, first: str, seco
     assert [kind for kind, _ in said] == ["SharedError", "SharedError"]
     for sentence, (_, text) in zip((first, second), said, strict=True):
         assert re.search(sentence, text), text
+
+
+@pytest.mark.parametrize("background", ["false", "true"])
+def test_a_disk_that_is_full_on_one_machine_keeps_the_checkpoint_before(background: str, two: Path) -> None:
+    folder = two / "refused" / f"disk-{background}"
+    state = load_checkpoint(folder / CHECKPOINT)
+    assert state["progress"]["step"] == 2
+    assert len(class_rows(state, folder)["weight"]) == 10
 
 
 def test_an_ended_run_that_rank_0_alone_sees_is_read_by_all(two: Path) -> None:

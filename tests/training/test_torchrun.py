@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,9 @@ import torch
 
 import angulus
 import tiny
+from angulus.core.checks import InputError
 from angulus.distributed import launch
+from angulus.distributed.launch import process_group
 from angulus.experiments import recipe
 from angulus.experiments.run import run
 from angulus.heads.saving import read_rows
@@ -184,6 +187,57 @@ def test_processes_join_several_groups_get_the_metrics_and_run_a_loop_of_their_o
     found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith('{"loop"')))
     assert found["difference_after_resume"] == 0 and found["accuracy"] > 0.8
     assert found["steps_counted_by_head"] == found["steps"] == 48
+
+
+SEVERAL_NODES = {
+    "GROUP_WORLD_SIZE": "2",
+    "TORCHELASTIC_USE_AGENT_STORE": "True",
+    "TORCHELASTIC_MAX_RESTARTS": "3",
+}
+
+
+def test_processes_that_do_not_meet_say_how_long_they_tried_and_what_may_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    for name, value in ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"} | place).items():
+        monkeypatch.setenv(name, value)
+    tried = r"gave up after \d s of 1 \(.*\); "
+    with pytest.raises(InputError, match=tried + "is MASTER_ADDR reachable"), process_group(1.0):
+        pass
+    for name, value in SEVERAL_NODES.items():
+        monkeypatch.setenv(name, value)
+    hint = "torchrun keeps .* TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
+    with pytest.raises(InputError, match=tried + hint), process_group(1.0):
+        pass
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(launch, "_stores", {})
+    with pytest.warns(UserWarning, match="^torchrun keeps"), pytest.raises(InputError), process_group(1.0):
+        pass
+
+
+RESTARTS = """
+import os, sys
+import torch, torch.distributed as dist
+from angulus.distributed.launch import end_process, process_group
+with process_group(60.0) as ranks:
+    dist.barrier()
+    if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os._exit(1)
+    print(f"met again: {ranks.gather_objects(ranks.rank)}", flush=True)
+end_process(0)
+"""
+
+
+def test_processes_that_torchrun_starts_again_meet_at_once(tmp_path: Path) -> None:
+    (tmp_path / "restarts.py").write_text(RESTARTS)
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*run, "--max-restarts", "1", str(tmp_path / "restarts.py")],
+        capture_output=True, text=True, timeout=WAIT, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("met again: [0, 1]") == 2
 
 
 def test_a_refusal_is_told_once(tmp_path: Path) -> None:

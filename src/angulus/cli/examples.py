@@ -9,6 +9,7 @@ EXAMPLES = {  # without `angulus`, by the command's words
     "demo": "demo --out runs/demo",
     "reproduce": "reproduce CM-T2",
     "report": "report runs/arcface runs/softmax --out both.html",
+    "capacity": "capacity --classes 10M --images 1B --gpus 64",
     "data": "data mnist --download",
     "data pairs": "data pairs faces/records pairs.txt --folds 5 --pairs 50",
     "data digits": "data digits",

@@ -24,6 +24,7 @@ COMMANDS = {  # name: (where in angulus.cli, its panel and its line in the help)
     "compare": ("reproduce:compare", TRAIN, "Train all variants and seeds of a recipe, and print a table."),
     "demo": ("reproduce:demo", TRAIN, "Train five losses on real digits and draw what they learn."),
     "reproduce": ("reproduce:reproduce", TRAIN, "Train a row of a paper's table, next to the published numbers."),
+    "capacity": ("capacity:capacity", TRAIN, "Compute memory, bytes, hours and cost for many classes and images."),
     "report": ("report:report", TRAIN, "Write runs, comparisons and results as one HTML page."),
     "data": ("data:data_app", DATA, "Find, fetch and check data sets; draw pairs to verify."),
     "prepare": ("prepare:prepare_app", DATA, "Align faces in photos, or resize images, for training."),

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -85,12 +86,16 @@ def process_group(timeout_s: float, way: str = RESUME) -> Iterator[Ranks]:
         yield Ranks()
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+    hint, started = _restart_hint(), time.monotonic()
+    if hint and os.environ["RANK"] == "0" and not _stores:
+        checks.warn(hint)
     try:
         _join(backend, timeout)
     except (RuntimeError, ValueError) as error:
         raise checks.InputError(
-            f"the processes that torchrun started did not find each other within {timeout_s:g} s "
-            f"({_first_line(error)}); is MASTER_ADDR reachable from every machine?"
+            f"the processes that torchrun started did not connect to each other; this one gave up after "
+            f"{time.monotonic() - started:.0f} s of {timeout_s:g} ({_first_line(error)}); "
+            + (hint or "is MASTER_ADDR reachable from every machine?")
         ) from error
     previous = _delay_exit()
     try:
@@ -124,7 +129,8 @@ def _join(backend: str, timeout: timedelta) -> None:
     """Join the default process group, under keys of its own.
 
     PyTorch gives each first group the same keys, so a process that comes early to its second group would connect to
-    the addresses of the group that the others have not left yet.
+    the addresses of the group that the others have not left yet. The same holds for processes that torchrun started
+    again with the store of those that have ended. One torchrun counts its restarts; several count different ones.
     """
     import torch.distributed as dist
     from torch.distributed.distributed_c10d import PrefixStore
@@ -135,8 +141,30 @@ def _join(backend: str, timeout: timedelta) -> None:
         _stores[place] = next(rendezvous("env://", timeout=timeout))
     store, rank, size = _stores[place]
     store.set_timeout(timeout)
-    own = PrefixStore(f"angulus-{next(_groups)}", store)
+    restarts = "" if _has_several_nodes() else os.environ.get("TORCHELASTIC_RESTART_COUNT", "")
+    own = PrefixStore(f"angulus-{restarts}-{next(_groups)}", store)
     dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=timeout)
+
+
+def _has_several_nodes() -> bool:
+    return os.environ.get("GROUP_WORLD_SIZE", "1") != "1"
+
+
+def _restart_hint() -> str | None:
+    """What to change if processes of several nodes may be started again with a store that holds old addresses.
+
+    torchrun publishes the address of its store on the first start alone: a node that joins later waits for it in vain,
+    and a node whose rank becomes 0 opens a store of its own (torch 2.13, `DynamicRendezvousHandler.next_rendezvous`).
+    """
+    keeps_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
+    if not (keeps_store and restarts and _has_several_nodes()):
+        return None
+    return (
+        "torchrun keeps the addresses of its first start, so processes that it starts again, or on a node that joins, "
+        "may not find each other; start torchrun with --rdzv-backend c10d and TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in "
+        "its environment"
+    )
 
 
 def _delay_exit() -> Any:

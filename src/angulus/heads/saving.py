@@ -9,9 +9,9 @@ import contextlib
 import json
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,31 +42,51 @@ def save_head(head: Head, folder: Path, optimizers: Optimizers = None) -> None:
     Raises:
         checks.InputError: on every rank, if one cannot write, or an optimiser keeps state without one row per class.
     """
-    ranks, classes = _ranks_and_classes(head)
-    folder = Path(folder)
+    ranks, _ = _ranks_and_classes(head)
+    write_parts(ranks.run_on_all(lambda: take_parts(head, optimizers)), folder, ranks)
+
+
+class HeadParts(NamedTuple):
+    """What is saved of one rank's head: the head's own tensors, not copies."""
+
+    classes: range
+    rows: dict[str, Tensor]  # with one row per class of this rank
+    common: dict[str, Tensor]  # what all ranks share
+    facts: dict[str, Any]  # what the index says of the head
+
+
+def take_parts(head: Head, optimizers: Optimizers = None, replaced: Mapping[str, Tensor] | None = None) -> HeadParts:
+    """What `save_head` writes of this rank, with some of the head's tensors replaced.
+
+    Raises:
+        checks.InputError: an optimiser keeps state without one row per class.
+    """
+    facts = {
+        "num_classes": head.num_classes,
+        "embedding_size": head.embedding_size,
+        "objective": to_mapping(head.objective.spec),
+        "optimizers": _optimizer_names(head, _as_list(optimizers)),
+    }
+    rows, common = _split(head, _as_list(optimizers), replaced or {})
+    return HeadParts(_ranks_and_classes(head)[1], rows, common, facts)
+
+
+def write_parts(parts: HeadParts, folder: Path, ranks: Ranks) -> None:
+    """Write what the ranks took of their heads, as `save_head` does; every rank must call it."""
+    folder, classes = Path(folder), parts.classes
     tag = ranks.gather_objects(uuid.uuid4().hex[:8])[0]
     shard = {"file": f"classes-{classes.start}-{tag}.safetensors", "start": classes.start, "stop": classes.stop}
     common = f"common-{tag}.safetensors"
 
     def own() -> None:
         files.make_folder(folder)
-        rows, shared = _split(head, _as_list(optimizers))
-        tensor_files.write(folder / str(shard["file"]), rows)
+        tensor_files.write(folder / str(shard["file"]), parts.rows)
         if ranks.rank == 0:
-            tensor_files.write(folder / common, shared)
+            tensor_files.write(folder / common, parts.common)
 
     def index(shards: list[Any]) -> None:
         if ranks.rank == 0:
-            content = {
-                "format": FORMAT,
-                "num_classes": head.num_classes,
-                "embedding_size": head.embedding_size,
-                "objective": to_mapping(head.objective.spec),
-                "optimizers": _optimizer_names(head, _as_list(optimizers)),
-                "common": common,
-                "shards": shards,
-            }
-            files.write_json(folder / INDEX, content)
+            files.write_json(folder / INDEX, {"format": FORMAT, **parts.facts, "common": common, "shards": shards})
 
     try:
         ranks.run_on_all(own)
@@ -148,11 +168,13 @@ def _optimizer_names(head: Head, optimizers: Iterable[torch.optim.Optimizer]) ->
     return {name: type(optimizer).__name__ for name, _, optimizer in _trained(head, optimizers)}
 
 
-def _split(head: Head, optimizers: list[torch.optim.Optimizer]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _split(
+    head: Head, optimizers: list[torch.optim.Optimizer], replaced: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """(tensors with one row per class of this rank, tensors that all ranks share)."""
     rows: dict[str, Tensor] = {}
     common: dict[str, Tensor] = {}
-    for name, value in _own_state(head).items():
+    for name, value in {**_own_state(head), **replaced}.items():
         (rows if name in ROWS else common)[name] = value
     for name, parameter in head.named_parameters():
         for optimizer in optimizers:

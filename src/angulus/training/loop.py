@@ -22,10 +22,11 @@ from angulus.training.callbacks import Callback, Calls, Record
 from angulus.training.finetune import train_mode
 from angulus.training.job import Job, place_on_device
 from angulus.training.log import MetricsLog
+from angulus.training.saver import Saver
 from angulus.training.schedule import PlateauState
 from angulus.training.settings import Plateau
 from angulus.training.signals import Interrupted, stop_requests
-from angulus.training.state import CHECKPOINT, Progress, restore_state, save_snapshot, save_state
+from angulus.training.state import CHECKPOINT, Progress, restore_state, save_snapshot
 from angulus.training.validation import validate
 from angulus.training.watch import Watch
 
@@ -100,7 +101,7 @@ def fit(
     ahead = reading.read_ahead(job, batches.remaining_batches(job.images.labels, settings, progress.step))
     unreadable = reading.Unreadable(folder, job.images)
     log = MetricsLog(folder, progress.step, job)
-    with closing(log), stop_requests() as stop_requested, calls, closing(ahead):
+    with closing(log), stop_requests() as stop_requested, calls, closing(ahead), Saver(folder, job) as saver:
         if progress.step < steps:
             calls("on_start", record(math.nan, 0, {}))
             ranks.run_on_all(calls.raise_failure)
@@ -144,7 +145,7 @@ def fit(
                 calls.failure = calls.failure or unreadable.add(bad)
 
             # Share among ranks the errors, and whether any was asked to stop: then all stop at this step
-            stop = stop_requested() or calls.failure is not None
+            stop = stop_requested() or calls.failure is not None or saver.failed
             sums = total(torch.stack([result.errors, result.errors.new_tensor(stop)]), ranks)
             progress.epoch_wrong += int(sums[0])
             stopping = int(sums[1]) > 0
@@ -162,8 +163,9 @@ def fit(
                 with ema.applied(mean):
                     save_snapshot(folder, job, progress.step)
             due = progress.step % settings.checkpoint_every == 0 if settings.checkpoint_every else epoch_ended
-            if stopping or due or progress.step == steps:
-                save_state(folder, job, optim, plateau, progress, mean)
+            last = stopping or progress.step == steps
+            if due or last:
+                saver.save(optim, plateau, progress, mean, last=last)
             calls.raise_failure()
             if stopping:
                 raise Interrupted(f"stopped at step {progress.step} of {steps}")

@@ -11,16 +11,17 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from angulus.core import checks, files, tensor_files
-from angulus.heads.saving import ROWS, load_head, read_rows, save_head
+from angulus.distributed.runtime import Ranks
+from angulus.heads.saving import ROWS, HeadParts, load_head, read_rows, save_head, take_parts, write_parts
 from angulus.heads.sharded import CLASSES, ShardedHead
 from angulus.training.compatible import OldClasses
-from angulus.training.ema import Ema, applied
+from angulus.training.ema import Ema
 from angulus.training.job import Job
 from angulus.training.optimizer import Optimizers
 from angulus.training.schedule import PlateauState
@@ -61,20 +62,24 @@ class Progress:
         self.epoch_loss, self.epoch_wrong, self.epoch_rows = 0.0, 0, 0
 
 
-def save_state(
-    folder: Path, job: Job, optim: Optimizers, plateau: PlateauState, progress: Progress, ema: Ema | None = None
-) -> None:
-    """Write the checkpoint; every rank calls it, and errors are raised on all."""
+class State(NamedTuple):
+    """What a checkpoint holds of this rank."""
+
+    step: int
+    checkpoint: dict[str, Any]
+    heads: dict[str, HeadParts]  # of a sharded head, by their folder within head-STEP: the weights, and their mean
+
+
+def take_state(job: Job, optim: Optimizers, plateau: PlateauState, progress: Progress, ema: Ema | None = None) -> State:
+    """The state as it is, not copied; every rank calls it, and errors are raised on all."""
     ranks = job.ranks
     ranks.run_on_all(lambda: _refuse_broken_parameters(job.backbone, job.head, progress.step))
     sharded = isinstance(job.head, ShardedHead)
-    head_folder = folder / f"head-{progress.step}"
+    heads: dict[str, HeadParts] = {}
     if sharded:
-        with ranks.raise_on_all():
-            save_head(job.head, head_folder, optim.parts)
-            if ema is not None:
-                with applied(ema):
-                    save_head(job.head, head_folder / EMA)
+        heads["."] = ranks.run_on_all(lambda: take_parts(job.head, optim.parts))
+        if ema is not None:
+            heads[EMA] = take_parts(job.head, replaced=ema.state("head"))
     first, *more = optim.state_dicts(without=tuple(job.head.parameters()) if sharded else ())
     state = {
         "backbone": for_file(job.backbone.state_dict(), ranks),
@@ -88,16 +93,25 @@ def save_state(
         "random": _random_state(job.device),
     }
     if sharded:
-        state[HEAD_FOLDER] = head_folder.name
+        state[HEAD_FOLDER] = f"head-{progress.step}"
     if job.compatible is not None:
         state[COMPATIBLE] = job.compatible.state()
     if ema is not None:
         state[EMA] = {"backbone": for_file(ema.state("backbone"), ranks), "head": {} if sharded else ema.state("head")}
+    return State(progress.step, state, heads)
+
+
+def write_state(folder: Path, state: State, ranks: Ranks) -> None:
+    """Write the checkpoint, and remove the previous one; every rank calls it, and errors are raised on all."""
+    head_folder = folder / f"head-{state.step}"
+    with ranks.raise_on_all():
+        for name, parts in state.heads.items():
+            write_parts(parts, head_folder / name, ranks)
 
     def write() -> None:
-        write_checkpoint(folder, state)
+        write_checkpoint(folder, state.checkpoint)
         for other in folder.glob("head-*"):
-            if re.fullmatch(r"head-\d+", other.name) and (other != head_folder or not sharded):
+            if re.fullmatch(r"head-\d+", other.name) and (other != head_folder or not state.heads):
                 shutil.rmtree(other, ignore_errors=True)
 
     ranks.run_on_first(write)
