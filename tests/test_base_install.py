@@ -52,6 +52,7 @@ EXTRAS = (
         "uvicorn",
         "prometheus_client",
         "python_multipart",
+        "s3fs",
         "pytest",
     ),
 )

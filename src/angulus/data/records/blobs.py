@@ -8,9 +8,9 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
-from angulus.core import files
+from angulus.core import files, urls
 from angulus.core.checks import InputError
 
 Range = tuple[str, int, int]  # a blob's name, first byte, number of bytes
@@ -39,11 +39,9 @@ class Blobs(Protocol):
 
 def open_blobs(path: str | os.PathLike[str]) -> Blobs:
     """Open a folder, or an object store if `path` is a URL that fsspec knows (s3://, gs://, memory://, ...)."""
-    text = os.fspath(path)
-    scheme, separator, rest = text.partition("://")
-    if separator and scheme == "file":
-        return LocalBlobs(Path(rest))
-    return RemoteBlobs(text) if separator else LocalBlobs(Path(text).expanduser())
+    local = urls.local_of(path)
+    url = files.url_of(path) or urls.link_of(local)
+    return LocalBlobs(local) if url is None else RemoteBlobs(url)
 
 
 class LocalBlobs:
@@ -99,54 +97,58 @@ class RemoteBlobs:
     """Blobs under a URL, through fsspec. Each process connects for itself: fsspec's clients do not survive a fork."""
 
     def __init__(self, url: str) -> None:
-        self.where = url.rstrip("/")
+        self._url = url.rstrip("/")
+        self.where = urls.masked(self._url)
         self._process = -1
         self._connect()
 
     def _connect(self) -> Any:
         if self._process != os.getpid():
-            import fsspec  # type: ignore[import-untyped]
-
-            try:
-                self._system, self._root = fsspec.core.url_to_fs(self.where)
-            except (ImportError, ValueError) as error:
-                raise InputError(f"{self.where} must be a URL that can be opened; {error}") from error
+            self._system, self._root = urls.connect(self._url)
             self._process = os.getpid()
         return self._system
 
     def names(self) -> list[str]:
-        with _reading(self.where):
+        system = self._connect()
+        system.invalidate_cache()
+
+        def paths() -> list[str]:
             try:
-                paths = self._connect().ls(self._root, detail=False)
+                return list(system.ls(self._root, detail=False))
             except FileNotFoundError:
                 return []
-        return sorted(name for name in (path.rstrip("/").rpartition("/")[2] for path in paths) if name[:1] != ".")
+
+        found = urls.ask(self.where, paths)
+        return sorted(name for name in (path.rstrip("/").rpartition("/")[2] for path in found) if name[:1] != ".")
 
     def open(self, name: str) -> BinaryIO:
-        with _reading(f"{self.where}/{name}"):
-            file: BinaryIO = self._connect().open(f"{self._root}/{name}", "rb")
-            return file
+        path = f"{self._root}/{name}"
+        return cast(BinaryIO, urls.ask(f"{self.where}/{name}", lambda: self._connect().open(path, "rb")))
 
     def write(self, name: str, fill: Fill) -> None:
         buffer = io.BytesIO()
         fill(buffer)
-        try:
-            system = self._connect()
-            system.makedirs(self._root, exist_ok=True)
-            system.pipe_file(f"{self._root}/{name}", buffer.getvalue())
-        except OSError as error:
-            raise InputError(files.sentence(error, f"{self.where}/{name}")) from error
+        system, path = self._connect(), f"{self._root}/{name}"
+
+        def put() -> None:
+            urls.make_parents(system, path)
+            system.pipe_file(path, buffer.getvalue())
+
+        urls.ask(f"{self.where}/{name}", put, must="writable")
 
     def ranges(self, wanted: Sequence[Range]) -> list[bytes]:
         paths = [f"{self._root}/{name}" for name, _, _ in wanted]
         starts = [start for _, start, _ in wanted]
         ends = [start + length for _, start, length in wanted]
-        with _reading(self.where):
-            data: list[bytes] = self._connect().cat_ranges(paths, starts, ends, on_error="raise")
-            return data
+        system, data = self._connect(), list[bytes]()
+        for _ in range(2):  # a connection may break off without an error; what stays short is damaged
+            data = urls.ask(self.where, lambda: system.cat_ranges(paths, starts, ends, on_error="raise"))
+            if all(len(part) == length for part, (_, _, length) in zip(data, wanted, strict=True)):
+                break
+        return data
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RemoteBlobs, (self.where,)
+        return RemoteBlobs, (self._url,)
 
 
 if hasattr(os, "pread"):
