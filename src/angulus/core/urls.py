@@ -58,12 +58,12 @@ def masked(url: str) -> str:
     return redact.text(url)
 
 
-def connect(url: str) -> tuple[Any, str]:
+def connect(url: str, **options: Any) -> tuple[Any, str]:
     """The file system of a URL, and the path in it; `InputError` for one that cannot be opened."""
     import fsspec  # type: ignore[import-untyped]
 
     try:
-        system, root = fsspec.core.url_to_fs(url)
+        system, root = fsspec.core.url_to_fs(url, **options)
     except (ImportError, ValueError) as error:
         reason = redact.text(checks.one_line(error))
         raise InputError(f"{masked(url)} must be a URL that can be opened; {reason}") from None
