@@ -160,14 +160,14 @@ def test_records_are_read_by_row_through_throttling_and_short_answers(s3: Store,
     assert convert(tmp_path / "photos", tmp_path / "records").rows == 6
     local, remote = Records(tmp_path / "records"), Records(urls.fetch("s3://bucket/records"))
     s3.faults = ["503 SlowDown", "short", None, "short"]
-    assert remote.images(range(6)) == local.images(range(6))
+    assert remote.images(range(5)) == local.images(range(5))
     assert s3.faults == []
     assert remote.where == "s3://bucket/records"
     s3.always = "short"
     with pytest.raises(
         InputError, match=r"s3://bucket/records/rows-00000.parquet must be as it was written; it is damaged"
     ):
-        remote.images([0])
+        remote.images([5])
 
 
 @pytest.mark.parametrize(
@@ -221,6 +221,24 @@ def test_http_is_read_and_never_written(server: Store) -> None:
     assert "abcdef123456" not in str(caught.value) and KEY not in str(caught.value)
     with pytest.raises(InputError, match="http has no uploads"), urls.writing(secret):
         pass
+
+
+def test_images_of_a_store_are_read_once_and_checked_again(s3: Store, tmp_path: Path) -> None:
+    photos(tmp_path / "photos")
+    convert(tmp_path / "photos", "s3://bucket/kept")
+    first = Records("s3://bucket/kept").images(range(6))
+    records = Records("s3://bucket/kept")
+    s3.requests.clear()
+    assert records.images([5, 0, 0]) == [first[5], first[0], first[0]]
+    assert s3.requests == []
+    (copy,) = (tmp_path / "cache" / "angulus" / "urls" / "rows").rglob("rows-00000.parquet")
+    start, length = int(records._starts[2]), len(first[2])
+    with copy.open("r+b") as file:
+        file.seek(start)
+        file.write(bytes(length))
+    assert records.images(range(6)) == first
+    assert [method for method, _ in s3.requests] == ["GET"]
+    assert copy.read_bytes()[start : start + length] == first[2]
 
 
 # the command line

@@ -226,10 +226,17 @@ def _place(url: str, use: str) -> Path:
     name = PurePosixPath(path.partition("://")[2]).name or "object"
     if name in (".", ".."):
         raise InputError(f"{masked(url)} must end in the name of a file or folder; got {name!r}")
-    folder = files.cache_folder() / "urls" / use / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
-    files.make_folder(folder / "here")
-    folder.parent.chmod(0o700)  # a link may hold credentials
-    return folder / "here" / name
+    folder = cache_entry(url, use) / "here"
+    files.make_folder(folder)
+    return folder / name
+
+
+def cache_entry(url: str, use: str) -> Path:
+    """The folder in the cache for one use of a URL; only its owner may read what lies in it."""
+    top = files.cache_folder() / "urls"
+    files.make_folder(top)
+    top.chmod(0o700)
+    return top / use / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
 
 
 class _Object(NamedTuple):
