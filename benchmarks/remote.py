@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
         ],
     )
     if asked.save:
-        store("remote", rows, "fsspec", "s3fs", "aiohttp", "pyarrow")
+        store("remote", rows, "fsspec", "aiohttp", "opencv-python-headless")
 
 
 if __name__ == "__main__":

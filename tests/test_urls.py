@@ -308,7 +308,7 @@ READ = {
     *("against", "against_embeddings", "calibration", "candidates", "checkpoint", "classes", "contract", "data"),
     *("embeddings", "first", "gallery", "groups", "images", "key_file", "listed", "model", "old", "onnx", "others"),
     *("pairs", "photo", "ranges", "results", "root", "runs", "samples", "second", "source", "sources", "stored_by"),
-    *("strangers",),
+    *("strangers", "to"),  # angulus data files --to, a source
 }
 
 

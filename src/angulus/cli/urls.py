@@ -23,7 +23,7 @@ LOCAL = {  # arguments, by name or by command and name, that must be on this mac
     "plugin": "it is code that runs; look at it and copy it here first",
     "calibrate model": _MODEL,
     "upgrade new": _MODEL,
-    "to": "downloads and what is looked up lie on a disk; to look at data of yours, use angulus audit",
+    "to": "downloads lie on a disk",
 }
 _TEXTS = {"who where", "serve where", "search export out"}  # text that may be a path; http is Qdrant's
 
@@ -55,7 +55,7 @@ def with_urls(command: Callable[..., Any], words: str) -> Callable[..., Any]:
 def role(words: str, name: str) -> str:
     """What a command does with an argument: read, write, or local for one that must be on this machine."""
     own = f"{words} {name}"
-    if own in LOCAL or name in LOCAL:
+    if own in LOCAL or (name in LOCAL and own != "data files to"):
         return "local"
     return "write" if own in WRITTEN or name in WRITTEN else "read"
 
