@@ -6,8 +6,8 @@ All read the same JPEGs in random batches of 128, in one process with one thread
 does. Without augmentation ("decode"), with mirroring, and with mirroring and changed brightness, contrast and
 saturation for one image in five ("jitter"). torchvision's v2 transforms take single images, as its datasets do;
 kornia's take float batches. Decoders: OpenCV for Angulus and kornia, `torchvision.io.decode_jpeg` for torchvision,
-Pillow for WebDataset and LitData, as their guides have it. Peers that are not installed are left out. Ratios are of processor
-time to Angulus's, of the same rounds. Last come Angulus's stages, each alone, in the same rounds.
+Pillow for WebDataset and LitData, as their guides have it. Peers that are not installed are left out. Ratios are of
+processor time to Angulus's, of the same rounds. Last come Angulus's stages, each alone, in the same rounds.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def stages(records: Records, chosen: list[Any]) -> Iterator[tuple[str, Step]]:
     decoded = [DecodedPixels(records, part.rows, part.size, threads=1)[rows] for rows in chosen]
     opencv = decode.opencv()
     yield "read", lambda: [records.images(rows) for rows in chosen]
-    yield "headers and checks", lambda: [decode.header(image) for batch in images for image in batch]
+    yield "header", lambda: [decode.header(image) for batch in images for image in batch]
     if opencv is not None:
         bits = [np.frombuffer(image, np.uint8) for batch in images for image in batch]
         yield "decoder alone", lambda: [opencv.imdecode(data, opencv.IMREAD_COLOR_RGB) for data in bits]
