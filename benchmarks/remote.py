@@ -22,6 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import fsspec  # type: ignore[import-untyped]
 import numpy as np
 
 from angulus.data.loader import DecodedPixels, data_loader, part_of, read_batches
@@ -43,6 +44,7 @@ def slow_store(folder: Path, wait_s: float) -> Iterator[None]:
     try:
         assert process.stdout is not None
         os.environ |= KEYS | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{int(process.stdout.readline())}"}
+        fsspec.get_filesystem_class("s3").clear_instance_cache()  # which may know another server
         yield
     finally:
         process.terminate()

@@ -52,6 +52,7 @@ def s3(server: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     environment |= {"AWS_DEFAULT_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "1", "AWS_EC2_METADATA_DISABLED": "true"}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # which knows another server
     system = fsspec.filesystem("s3")
     monkeypatch.setattr(type(system), "retries", 1)
     if not system.exists("bucket"):
