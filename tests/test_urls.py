@@ -192,6 +192,12 @@ def test_faults_are_sentences_without_keys(s3: Store, angulus: Run, fault: str, 
     assert KEY not in err and SECRET not in err
 
 
+def test_a_user_in_a_url_is_shown_nowhere(s3: Store, angulus: Run) -> None:
+    code, out, err = angulus("info", "s3://me:hunter22@bucket/model")
+    assert (code, out) == (2, "")
+    assert "s3://***@bucket/model must be there" in err and "hunter22" not in err
+
+
 def test_a_bucket_that_is_not_there_is_refused_before_the_work(s3: Store) -> None:
     sentence = "must be in a bucket that is there; there is no missing; make it first"
     with pytest.raises(InputError, match=sentence), urls.writing("s3://missing/a.npz"):
@@ -222,6 +228,15 @@ def test_http_is_read_and_never_written(server: Store) -> None:
     assert "abcdef123456" not in str(caught.value) and KEY not in str(caught.value)
     with pytest.raises(InputError, match="http has no uploads"), urls.writing(secret):
         pass
+
+
+def test_a_store_that_refuses_signed_addresses_is_read_by_its_own_package(s3: Store, tmp_path: Path) -> None:
+    photos(tmp_path / "photos")
+    convert(tmp_path / "photos", "s3://bucket/unsigned")
+    records = Records("s3://bucket/unsigned")
+    s3.faults = ["403 AccessDenied"]
+    assert len(records.images([0])) == 1
+    assert (s3.faults, records._blobs._signs) == ([], False)  # type: ignore[attr-defined]
 
 
 def test_images_of_a_store_are_read_once_and_checked_again(s3: Store, tmp_path: Path) -> None:

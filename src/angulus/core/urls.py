@@ -41,6 +41,7 @@ _WAIT_S = 3600.0  # for another process that copies the same URL
 _AT_ONCE = 64  # files that are copied between two notes of what is there
 _MOST_REASON = 300  # letters of a store's own words
 _CHANGES = re.compile(r"etag|md5|modified|mtime|created|updated|generation|version|blob_id|sha256", re.I)
+_LOGIN = re.compile(r"[^\s/\"'@:]+:[^\s/\"'@]+@")  # of a URL, where an error quotes only what follows its scheme
 _FINAL = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
 _LOCAL_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -115,7 +116,7 @@ def _status(error: BaseException) -> int | None:
 
 
 def _sentence(where: str, error: Exception, must: str) -> str:
-    reason = redact.text(checks.one_line(error))[:_MOST_REASON]
+    reason = _LOGIN.sub(f"{redact.MASK}@", redact.text(checks.one_line(error)))[:_MOST_REASON]
     status = _status(error)
     if status in (401, 403) or isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
         way = "give credentials where the package of this store looks for them, such as AWS_PROFILE for s3"
