@@ -73,6 +73,7 @@ def groups() -> dict[str, Group]:
                 *("angulus.list_datasets", "angulus.data.load", "angulus.data.stand_in", "angulus.data.Splits"),
                 *("angulus.data.Images", "angulus.data.records.Records", "angulus.data.records.write_records"),
                 *("angulus.data.records.Row", "angulus.data.sets.files.load"),
+                *("angulus.core.urls.fetch", "angulus.core.urls.writing"),
             ),
         ),
         "evaluation": Group(

@@ -53,6 +53,7 @@ EXTRAS = (
         "uvicorn",
         "prometheus_client",
         "python_multipart",
+        "s3fs",
         "pytest",
     ),
 )

@@ -55,7 +55,8 @@ def test_help_imports_no_torch() -> None:
     assert "angulus.cli.main" in loaded
     assert loaded & {"numpy", "torch", *SLOW} - {"pydantic", "rich"} == set()  # typer uses both
     assert {name for name in loaded if name.startswith("angulus.cli.")} <= {
-        *("angulus.cli.main", "angulus.cli.examples", "angulus.cli.train", "angulus.cli.engine", "angulus.cli.output")
+        *("angulus.cli.main", "angulus.cli.examples", "angulus.cli.train", "angulus.cli.engine", "angulus.cli.output"),
+        "angulus.cli.urls",
     }
 
 

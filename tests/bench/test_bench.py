@@ -20,9 +20,11 @@ import faces
 import gradient
 import harness
 import head
+import loading
 import loop
 import metrics
 import records
+import remote
 import sampling
 import start
 import watch
@@ -187,6 +189,41 @@ def test_faces_are_timed_and_compared(data_folder: Path, results: Results, capsy
     assert all(line["images_per_s"] > 0 and line["environment"]["device"] for line in timings)
     compared = {line["what"]: line for line in lines if "images_per_s" not in line}
     assert len(compared) == 3 and compared["landmarks on aligned crops"]["crops"] == 8
+
+
+@pytest.fixture
+def small_records(tmp_path: Path) -> str:
+    image = cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes()
+    rows = [Row(f"{person}/{n}.jpg", image, person) for person in "abc" for n in range(4)]
+    write_records(tmp_path / "bucket" / "records", rows)
+    return str(tmp_path / "bucket" / "records")
+
+
+def test_loading_is_timed_by_kind_of_work_and_by_stage(
+    small_records: str, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(loading, "BATCH", 4)
+    loading.main([small_records, "--rounds", "1", "--batches", "1", "--save"])
+    torch.set_num_threads(threads)
+    lines = results("loading")
+    own = {line["work"]: line["ratio"] for line in lines if line["who"] == "Angulus"}
+    assert own == dict.fromkeys(loading.AUGMENTS, 1.0)
+    assert {"read", "decoder alone", "mirroring"} <= {line["work"] for line in lines if line["who"] == "Angulus, stage"}
+
+
+def test_records_in_a_store_are_timed_next_to_the_disk(
+    small_records: str, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("s3fs")
+    for name in (*remote.KEYS, "AWS_ENDPOINT_URL", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, "")  # the script sets them; they are as before afterwards
+    monkeypatch.setattr(remote, "WORKERS", dict.fromkeys(remote.WORKERS, (0,)))
+    monkeypatch.setattr(remote, "BATCH", 4)
+    remote.main([small_records, "--rounds", "1", "--batches", "1", "--wait-ms", "1", "--save"])
+    lines = {line["place"]: line for line in results("remote")}
+    assert lines.keys() == {"disk", "first", "again", "s3fs"} and lines["disk"]["ratio"] == 1.0
+    assert all(line["cpu_us"] > 0 for line in lines.values())
 
 
 def test_records_are_timed_next_to_a_folder(

@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 
 from angulus.cli.engine import Device, TimeoutS, engine
 from angulus.cli.output import Digits, GroupsFile, Json, Output, Plot, Report, refuse_no_groups, say, show_table
-from angulus.core import checks
+from angulus.core import checks, urls
 from angulus.core.files import digest
 from angulus.evaluation.registry import COMMANDS, Parameter, Protocol
 
@@ -156,8 +156,8 @@ def _provenance(inputs: Inputs) -> dict[str, Any]:
 def _groups(items: list[str]) -> dict[str, Path]:
     """The list of each group, of GROUP=FILE; one FILE alone has the name ""."""
     if len(items) == 1 and "=" not in items[0]:
-        return {"": Path(items[0])}
-    named = {group: Path(path) for group, sign, path in (item.partition("=") for item in items) if sign and path}
+        return {"": urls.fetch(items[0])}
+    named = {group: urls.fetch(path) for group, sign, path in (item.partition("=") for item in items) if sign and path}
     if len(named) < len(items):
         wrong = [item for item in items if not item.partition("=")[2]]
         raise checks.InputError(f"--pairs must be GROUP=FILE, each group once; got {' '.join(wrong or items)}")

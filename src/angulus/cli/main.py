@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from angulus import __version__
 from angulus.cli.examples import EXAMPLES
+from angulus.cli.urls import add_urls
 from angulus.core import checks, files, limits, redact
 from angulus.distributed import launch
 
@@ -66,6 +67,7 @@ def load_command(name: str) -> Any:
         holder.add_typer(command, name=name)
     else:
         holder.command(name)(command)
+    add_urls(holder)
     made = typer.main.get_group(holder).commands[name]
     _complete_help(made, name)
     return made
@@ -126,7 +128,7 @@ def root(
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    text = redact.within(str(message), sys.argv[1:])
+    text = redact.within(files.shown(str(message)), sys.argv[1:])
     if text not in _shown and launch.reports():
         _shown.add(text)
         error_console.print(f"warning: {text}", highlight=False, markup=False, soft_wrap=True)
@@ -182,7 +184,7 @@ def _fail(message: str, code: int, *, quiet: bool = False) -> None:
     """Print a sentence, unless another process prints it, and exit."""
     if quiet:
         sys.exit(launch.quiet_code(code))
-    message = redact.within(message, sys.argv[1:])
+    message = redact.within(files.shown(message), sys.argv[1:])
     error_console.print(f"angulus: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
     sys.exit(code)
 

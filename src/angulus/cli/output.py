@@ -172,8 +172,8 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def say(text: str) -> None:
-    """Print text without markup or wrapping."""
-    Console().print(text, highlight=False, markup=False, soft_wrap=True)
+    """Print text without markup or wrapping, with URLs in place of their copies' paths."""
+    Console().print(files.shown(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def _write_page(result: Result, saved: Path | None, page: Path) -> None:

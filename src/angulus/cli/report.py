@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from angulus.cli.output import Draws, Plugins, refuse_unwritable, say
+from angulus.core import files
 
 
 def report(
@@ -33,7 +34,8 @@ def report(
     plugin: Plugins = None,
 ) -> None:
     """Write one HTML page that works offline: tables, features, curves, norms, images, training and recipe."""
-    page = out or (runs[0] if len(runs) == 1 and runs[0].is_dir() else Path()) / "report.html"
+    own = len(runs) == 1 and runs[0].is_dir() and str(runs[0]) not in files.ORIGINS  # not the copy of a URL
+    page = out or (runs[0] if own else Path()) / "report.html"
     refuse_unwritable("--out", page, ".html")
     from angulus.experiments import plugins
     from angulus.report.sections import write_report

@@ -12,13 +12,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from angulus.core import checks, formats
+from angulus.core import checks, files, formats, urls
 from angulus.core.checks import InputError
 from angulus.core.contract import describe_model, split_model_name
 from angulus.core.formats.columns import is_missing, is_text, known_or_empty, text_array
@@ -101,7 +100,7 @@ class Embeddings:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], *, zero_vectors: str = "refuse") -> Embeddings:
-        """Read `.npz`, `.safetensors`, `.parquet`, a `.bin` matrix, or a folder of `.bin` files, one per image.
+        """Read `.npz`, `.safetensors`, `.parquet`, a `.bin` matrix, a folder of `.bin` files, one per image; or a URL.
 
         The file holds `embeddings` [N, d] and `ids`, and optionally `norms`, `detector_scores`, `labels`, `groups`,
         `media`, `templates`, `models`, `cameras`, `splits`, `expires`, `flipped`. Whole numbers are accepted as text. A
@@ -110,20 +109,21 @@ class Embeddings:
         suffix: `A/1.jpg` of `A/1.jpg_arcface.bin`. A warning names other columns, which are not read. Checksums are
         verified if the file has them, as every `.npz` does.
         """
-        path = Path(path)
+        path = urls.fetch(path)
         names = ("embeddings", "ids", "flipped", *NUMBERS, *TEXTS)
         columns = formats.read(path, names, ("ids", *TEXTS), needed=("embeddings", "ids"))
         texts = {name: formats.as_text(path, name, columns[name]) for name in ("ids", *TEXTS) if name in columns}
         numbers = {name: formats.as_numbers(path, name, columns[name]) for name in NUMBERS if name in columns}
         flipped = {"flipped": formats.as_native(columns["flipped"])} if "flipped" in columns else {}
         vectors = formats.as_native(columns["embeddings"])
-        return cls(vectors, **texts, **numbers, **flipped, source=str(path), zero_vectors=zero_vectors)  # type: ignore[arg-type]
+        return cls(vectors, **texts, **numbers, **flipped, source=files.shown(str(path)), zero_vectors=zero_vectors)  # type: ignore[arg-type]
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write `.npz`, `.safetensors` or `.parquet` atomically, without `source`."""
+        """Write `.npz`, `.safetensors` or `.parquet` atomically, also to a URL, without `source`."""
         columns: dict[str, NDArray[Any]] = {"embeddings": self.vectors, "ids": self.ids}
         flipped = {} if self.flipped is None else {"flipped": self.flipped}
-        formats.write(Path(path), columns | flipped | dict(self._present(*NUMBERS, *TEXTS)))
+        with urls.writing(path) as local:
+            formats.write(local, columns | flipped | dict(self._present(*NUMBERS, *TEXTS)))
 
     def match_by(self, rule: IdRule) -> Embeddings:
         """The same embeddings with ids under a rule; errors of `rows` then propose the rule that would fit.

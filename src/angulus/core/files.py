@@ -23,6 +23,9 @@ except ImportError:  # pragma: no cover  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]+"  # two letters or more: one is a drive of Windows
+_URL = re.compile(rf"(?:{_SCHEME}::)*({_SCHEME}):/")
+ORIGINS: dict[str, str] = {}  # the local copy of a URL -> the URL as it may be shown (`urls`)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif")
 
 
@@ -84,9 +87,40 @@ def _claim(file: BinaryIO) -> bool:
 
 
 def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
-    """Write a text file atomically, in UTF-8; `errors` as in `str.encode`, for names of files that are not UTF-8."""
-    data = text.encode(errors=errors)
+    """Write a text file atomically, in UTF-8, with URLs in place of their copies' paths.
+
+    `errors` is as in `str.encode`, for names of files that are not UTF-8.
+    """
+    data = shown(text).encode(errors=errors)
     write_atomically(path, lambda file: file.write(data))
+
+
+def url_of(path: str | os.PathLike[str]) -> str | None:
+    """The URL that a path is, also as a `Path`, which merges slashes; None for a path of this machine.
+
+    >>> url_of(Path("s3://bucket/faces.npz")), url_of("file:///data/a.npz"), url_of("runs/a"), url_of(r"C:\\data")
+    ('s3://bucket/faces.npz', None, None, None)
+    """
+    text = path.as_posix() if isinstance(path, Path) else os.fspath(path)
+    match = _URL.match(text)
+    if match is None or match[1] == "file" or (isinstance(path, str) and "://" not in text):
+        return None
+    return re.sub(rf"((?:^|::){_SCHEME}:)/+", r"\1//", text)
+
+
+def shown(text: str) -> str:
+    """A text with the URL in place of the path of its copy."""
+    for copy in sorted(ORIGINS, key=len, reverse=True):
+        text = text.replace(copy, ORIGINS[copy])
+    return text
+
+
+def cache_folder() -> Path:
+    """$XDG_CACHE_HOME/angulus; ~/.cache/angulus by default."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not cache.is_absolute():  # unset, empty or relative: the XDG specification says to ignore it
+        cache = Path("~/.cache").expanduser()
+    return cache / "angulus"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -106,6 +140,8 @@ def digest(path: Path) -> str:
 
 def make_folder(path: Path) -> None:
     """Make a folder and its parents."""
+    if url_of(path) is not None:
+        raise InputError(f"{path} must be a folder of this machine, not a URL; copy it to the store afterwards")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

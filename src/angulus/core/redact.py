@@ -9,7 +9,7 @@ from typing import Any
 MASK = "***"
 # words in a name that make it secret: always, or only if the value is text (token: false is a setting)
 SECRET = {"password", "passwd", "passphrase", "pwd", "secret", "secrets", "credential", "credentials"}
-OFTEN = {"token", "tokens", "key", "keys", "apikey", "auth", "authorization", "bearer", "cookie", "signature"}
+OFTEN = {"token", "tokens", "key", "keys", "apikey", "auth", "authorization", "bearer", "cookie", "signature", "sig"}
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _NAME = re.compile(r"[\w.-]+")

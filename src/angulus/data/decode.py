@@ -35,6 +35,7 @@ _UNSUPPORTED = (  # kinds that Pillow or its build may not read, by their first 
     (0, b"\x00\x00\x00\x0cJXL", "JPEG XL", "convert it to PNG"),
 )
 _ORIENTATION = 0x0112  # the EXIF tag for the image's orientation; 1: upright
+_PLAIN_SEGMENTS = (0xE0, 0xDB, 0xC0, 0xC2, 0xC4, 0xDD)  # JFIF, quantisation, frames, Huffman codes, restarts
 _STRIP = 1_000_000  # pixels blended at a time
 
 
@@ -76,8 +77,12 @@ def decode(data: bytes, what: str = "the file") -> NDArray[np.uint8]:
             read only with `angulus --read-damaged` (ANGULUS_READ_DAMAGED=1): missing pixels are grey or black, and a
             warning names the image.
     """
-    image, info, whole = _open(data, what)
     fast = opencv()
+    if fast is not None and _is_plain_jpeg(data):
+        pixels = fast.imdecode(np.frombuffer(data, np.uint8), fast.IMREAD_COLOR_RGB)
+        if pixels is not None:
+            return pixels  # type: ignore[no-any-return]
+    image, info, whole = _open(data, what)
     plain = whole and info.kind == "JPEG" and image.mode in ("RGB", "L")
     try:
         if fast is not None and plain and image.getexif().get(_ORIENTATION, 1) == 1:
@@ -87,6 +92,32 @@ def decode(data: bytes, what: str = "the file") -> NDArray[np.uint8]:
     except Exception as error:  # a damaged file can raise nearly anything
         raise InputError(f"{what} must be a whole {info.kind}; decoding it gave: {one_line(error)}") from error
     return opened(image, what)
+
+
+def _is_plain_jpeg(data: bytes) -> bool:
+    """Whether a file is a whole JPEG of 8 bits, grey or colour, whose header has nothing but what decoding needs.
+
+    Such a file needs no second look by Pillow, which takes as long as decoding a small face. Any segment of another
+    kind (EXIF, Adobe, several frames), any wrong length and any size beyond the limit leave the file to Pillow.
+    """
+    place, size = 2, 0
+    if data[:2] != b"\xff\xd8":
+        return False
+    while place + 10 <= len(data) and data[place] == 0xFF:
+        kind, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if kind == 0xDA:  # the pixels
+            return 0 < size <= limits.most_unpacked() // BYTES_PER_PIXEL and _whole(data, "JPEG")
+        if kind not in _PLAIN_SEGMENTS or length < 2:
+            return False
+        if kind in (0xC0, 0xC2):  # the frame: bits, height, width, channels
+            bits, channels = data[place + 4], data[place + 9]
+            if size or bits != 8 or channels not in (1, 3) or length != 8 + 3 * channels:
+                return False
+            size = int.from_bytes(data[place + 5 : place + 7], "big") * int.from_bytes(
+                data[place + 7 : place + 9], "big"
+            )
+        place += 2 + length
+    return False
 
 
 def opened(image: Image.Image, what: str = "the image") -> NDArray[np.uint8]:

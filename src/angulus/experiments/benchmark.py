@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from angulus.core import checks
+from angulus.core import checks, urls
 from angulus.core.checks import InputError
 from angulus.evaluation.registry import PROTOCOLS, RECIPES
 
@@ -100,7 +100,7 @@ def refuse_missing(benchmarks: Iterable[Benchmark], needs: Mapping[str, str]) ->
 
 
 def place(path: str) -> Path:
-    """Where a path of a recipe lies: as it is given if something is there, else below ANGULUS_DATA."""
-    given = Path(path).expanduser()
+    """Where a path of a recipe lies: as it is given if something is there, else below ANGULUS_DATA; a URL's copy."""
+    given = urls.fetch(path)
     folder = os.environ.get("ANGULUS_DATA", "")
     return given if given.exists() or given.is_absolute() or not folder else Path(folder).expanduser() / given

@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from ruamel.yaml import YAML
 
 from angulus import backbones, data
-from angulus.core import checks, redact, schema
+from angulus.core import checks, files, redact, schema, urls
 from angulus.core.checks import InputError
 from angulus.core.contract import Contract
 from angulus.data.augment import Augment
@@ -295,7 +295,9 @@ def shipped() -> dict[str, Path]:
 
 
 def find(path: str) -> Path:
-    """The file at that path, or the shipped recipe of that name or table row, ignoring case."""
+    """The file at that path or URL, or the shipped recipe of that name or table row, ignoring case."""
+    if files.url_of(path) is not None:
+        return urls.fetch(path)
     if Path(path).is_file():
         return Path(path)
     recipes = shipped()

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from angulus.backbones import OWN
-from angulus.core import checks, wording
+from angulus.core import checks, files, wording
 from angulus.core.checks import InputError
 from angulus.core.contract import Contract
 from angulus.core.progress_line import ProgressLine
@@ -231,8 +231,8 @@ def _data(dataset: Any, test: Any) -> tuple[Any, Splits]:
             section = DataSection(**dataset)
         elif dataset in SETS:
             section = DataSection(name=str(dataset))
-        elif (path := Path(dataset).expanduser()).exists():
-            section = DataSection(path=str(path))
+        elif (url := files.url_of(dataset)) is not None or Path(dataset).expanduser().exists():
+            section = DataSection(path=url or str(Path(dataset).expanduser()))
         else:
             near = checks.nearest(str(dataset), SETS)
             raise InputError(f"dataset must be one of {', '.join(SETS)}, or a path; there is no {str(dataset)!r}{near}")

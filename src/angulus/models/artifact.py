@@ -29,7 +29,7 @@ from angulus import backbones
 from angulus.backbones import timm_models
 from angulus.backbones.layers import FirstNumbers, UnitFeatures
 from angulus.backbones.unfilled import Unfilled
-from angulus.core import checks, files, limits
+from angulus.core import checks, files, limits, urls
 from angulus.core.checks import InputError
 from angulus.core.contract import (
     Contract,
@@ -324,14 +324,14 @@ def load(folder: Path | str, *, backbone: nn.Module | None = None) -> Model:
     No code from the folder runs, and no pickle is read.
 
     Args:
-        folder: a model folder, such as "run/model".
+        folder: a model folder, such as "run/model", or its URL.
         backbone: the network that gets the weights, for a model whose network is your own code; else None.
 
     Raises:
         checks.InputError: no model in the folder, weights that do not match `config.json`, a configuration that names
             something unknown, or another model's calibration.
     """
-    folder = Path(folder)
+    folder = urls.fetch(folder)
     if backbone is not None and not isinstance(backbone, nn.Module):
         raise InputError(f"backbone must be a network, a torch.nn.Module; got {type(backbone).__name__}")
     model = _load(folder, backbone)

@@ -5,17 +5,23 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
-from angulus.core import files
+from angulus.core import files, urls
 from angulus.core.checks import InputError
 
 Range = tuple[str, int, int]  # a blob's name, first byte, number of bytes
+Whole = Callable[[int, bytes], bool]
 Fill = Callable[[BinaryIO], object]
 
+_SIGN = ("s3://", "s3a://", "gs://", "gcs://", "az://", "abfs://", "abfss://")  # stores that may sign addresses
+_SIGNED_S = 3600  # for how long; half of it is used, so that no read begins just before the end
+_LEAST_FREE = 10 * 2**30  # bytes that kept copies leave of a disk
 _OPEN_FILES = 100  # of one folder; a system may allow a process 256 in all, and it trains and tests on two folders
 
 
@@ -33,17 +39,19 @@ class Blobs(Protocol):
     def write(self, name: str, fill: Fill) -> None:
         """Write what `fill` puts into a file; readers see the old blob or the new one, never half."""
 
-    def ranges(self, wanted: Sequence[Range]) -> list[bytes]:
-        """Read byte ranges, in the order asked."""
+    def ranges(self, wanted: Sequence[Range], whole: Whole | None = None) -> list[bytes]:
+        """Read byte ranges, in the order asked.
+
+        `whole` tells by a checksum whether the bytes of the range at a place of `wanted` are all right; with it, a
+        store's are kept on this disk, and read again from there.
+        """
 
 
 def open_blobs(path: str | os.PathLike[str]) -> Blobs:
     """Open a folder, or an object store if `path` is a URL that fsspec knows (s3://, gs://, memory://, ...)."""
-    text = os.fspath(path)
-    scheme, separator, rest = text.partition("://")
-    if separator and scheme == "file":
-        return LocalBlobs(Path(rest))
-    return RemoteBlobs(text) if separator else LocalBlobs(Path(text).expanduser())
+    local = urls.local_of(path)
+    url = files.url_of(path) or urls.link_of(local)
+    return LocalBlobs(local) if url is None else RemoteBlobs(url)
 
 
 class LocalBlobs:
@@ -67,7 +75,7 @@ class LocalBlobs:
         files.make_folder(self.folder)
         files.write_atomically(self.folder / name, fill)
 
-    def ranges(self, wanted: Sequence[Range]) -> list[bytes]:
+    def ranges(self, wanted: Sequence[Range], whole: Whole | None = None) -> list[bytes]:
         with _reading(self.where):
             return [self._range(name, start, length) for name, start, length in wanted]
 
@@ -96,57 +104,121 @@ class LocalBlobs:
 
 
 class RemoteBlobs:
-    """Blobs under a URL, through fsspec. Each process connects for itself: fsspec's clients do not survive a fork."""
+    """Blobs under a URL, through fsspec. Each process connects for itself: fsspec's clients do not survive a fork.
+
+    Ranges with a checksum are kept in sparse files in the cache, at their own places. The checksum decides whether a
+    kept range is used, so a blob that has changed in the store is read from there, and no index of the copies exists.
+    """
 
     def __init__(self, url: str) -> None:
-        self.where = url.rstrip("/")
+        self._url = url.rstrip("/")
+        self.where = urls.masked(self._url)
         self._process = -1
+        self._signs, self._addresses = self._url.startswith(_SIGN), dict[str, tuple[str, float]]()
+        self._copies, self._keeps = LocalBlobs(urls.cache_entry(self._url, "rows")), hasattr(os, "pwrite")
         self._connect()
 
     def _connect(self) -> Any:
         if self._process != os.getpid():
-            import fsspec  # type: ignore[import-untyped]
-
-            try:
-                self._system, self._root = fsspec.core.url_to_fs(self.where)
-            except (ImportError, ValueError) as error:
-                raise InputError(f"{self.where} must be a URL that can be opened; {error}") from error
+            self._system, self._root = urls.connect(self._url)
             self._process = os.getpid()
         return self._system
 
     def names(self) -> list[str]:
-        with _reading(self.where):
+        system = self._connect()
+        system.invalidate_cache()
+
+        def paths() -> list[str]:
             try:
-                paths = self._connect().ls(self._root, detail=False)
+                return list(system.ls(self._root, detail=False))
             except FileNotFoundError:
                 return []
-        return sorted(name for name in (path.rstrip("/").rpartition("/")[2] for path in paths) if name[:1] != ".")
+
+        found = urls.ask(self.where, paths)
+        return sorted(name for name in (path.rstrip("/").rpartition("/")[2] for path in found) if name[:1] != ".")
 
     def open(self, name: str) -> BinaryIO:
-        with _reading(f"{self.where}/{name}"):
-            file: BinaryIO = self._connect().open(f"{self._root}/{name}", "rb")
-            return file
+        path = f"{self._root}/{name}"
+        return cast(BinaryIO, urls.ask(f"{self.where}/{name}", lambda: self._connect().open(path, "rb")))
 
     def write(self, name: str, fill: Fill) -> None:
         buffer = io.BytesIO()
         fill(buffer)
-        try:
-            system = self._connect()
-            system.makedirs(self._root, exist_ok=True)
-            system.pipe_file(f"{self._root}/{name}", buffer.getvalue())
-        except OSError as error:
-            raise InputError(files.sentence(error, f"{self.where}/{name}")) from error
+        system, path = self._connect(), f"{self._root}/{name}"
 
-    def ranges(self, wanted: Sequence[Range]) -> list[bytes]:
-        paths = [f"{self._root}/{name}" for name, _, _ in wanted]
-        starts = [start for _, start, _ in wanted]
-        ends = [start + length for _, start, length in wanted]
-        with _reading(self.where):
-            data: list[bytes] = self._connect().cat_ranges(paths, starts, ends, on_error="raise")
+        def put() -> None:
+            urls.make_parents(system, path)
+            system.pipe_file(path, buffer.getvalue())
+
+        urls.ask(f"{self.where}/{name}", put, must="writable")
+
+    def ranges(self, wanted: Sequence[Range], whole: Whole | None = None) -> list[bytes]:
+        data = [b""] * len(wanted) if whole is None else [self._kept(one) for one in wanted]
+        is_whole = whole or (lambda place, part: len(part) == wanted[place][2])
+        missing = [place for place, part in enumerate(data) if not is_whole(place, part)]
+        for _ in range(2):  # a connection may break off without an error; what stays short is damaged
+            if not missing:
+                break
+            for place, part in zip(missing, self._fetch([wanted[place] for place in missing]), strict=True):
+                data[place] = part
+            good = [place for place in missing if is_whole(place, data[place])]
+            if whole is not None:
+                self._keep([(wanted[place], data[place]) for place in good])
+            missing = sorted({*missing} - {*good})
+        return data
+
+    def _kept(self, wanted: Range) -> bytes:
+        """What the local copy has at a range; a copy has holes where nothing was read yet."""
+        try:
+            return self._copies._range(*wanted)
+        except OSError:
+            return b""
+
+    def _keep(self, parts: Sequence[tuple[Range, bytes]]) -> None:
+        """Write what was read at its place in the local copies, while the disk has room."""
+        folder = self._copies.folder
+        try:
+            files.make_folder(folder)
+            if self._keeps and shutil.disk_usage(folder).free > _LEAST_FREE:
+                for name in {name for (name, _, _), _ in parts}:
+                    handle = os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600)
+                    try:
+                        for (own, start, _), data in parts:
+                            if own == name:
+                                os.pwrite(handle, data, start)
+                    finally:
+                        os.close(handle)
+        except (OSError, InputError):
+            self._keeps = False  # the store still has everything
+
+    def _fetch(self, wanted: Sequence[Range]) -> list[bytes]:
+        if not self._signs:
+            return self._read(wanted, self._connect(), lambda name: f"{self._root}/{name}")
+        try:
+            return self._read(wanted, urls.connect("https://any", encoded=True)[0], self._signed)
+        except Exception:  # the store cannot sign, or refuses what it has signed: unless all fails, no longer try
+            data = self._read(wanted, self._connect(), lambda name: f"{self._root}/{name}")
+            self._signs = False
             return data
 
+    def _read(self, wanted: Sequence[Range], system: Any, address: Callable[[str], str]) -> list[bytes]:
+        paths = [address(name) for name, _, _ in wanted]
+        starts = [start for _, start, _ in wanted]
+        ends = [start + length for _, start, length in wanted]
+        data: list[bytes] = urls.ask(self.where, lambda: system.cat_ranges(paths, starts, ends, on_error="raise"))
+        return data
+
+    def _signed(self, name: str) -> str:
+        """An address that lets one read a blob by plain HTTP for some time, at a tenth of s3fs's processor time."""
+        address, until = self._addresses.get(name, ("", 0.0))
+        if time.monotonic() > until:
+            system, until = self._connect(), time.monotonic() + _SIGNED_S / 2
+            address = urls.ask(self.where, lambda: system.sign(f"{self._root}/{name}", expiration=_SIGNED_S))
+            self._addresses[name] = address, until
+        return address
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return RemoteBlobs, (self.where,)
+        return RemoteBlobs, (self._url,)
 
 
 if hasattr(os, "pread"):

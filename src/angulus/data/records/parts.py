@@ -33,13 +33,13 @@ from numpy.typing import NDArray
 from angulus.core import limits
 from angulus.core.checks import InputError, nearest, one_line, shown
 from angulus.core.formats import parquet_footer
+from angulus.core.urls import ABOUT as ABOUT
 from angulus.data import decode
 from angulus.data.records.blobs import Blobs
 
 FORMAT = "angulus-records"
 VERSION = 2
 READABLE = (1, VERSION)
-ABOUT = "about.json"
 PREFIX_BYTES = 4  # the length before each byte string
 MOST_ROWS = 16_384  # per part; Parquet writers start a new page at 20,000 rows
 MOST_IMAGE_BYTES = 2**28

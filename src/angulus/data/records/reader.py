@@ -139,15 +139,18 @@ class Records:
         prefix = parts.PREFIX_BYTES
         places = zip(names, starts, lengths, strict=True)
         ranges = [(name, start - prefix, length + prefix) for name, start, length in places]
-        images = []
-        expected = zip(wanted.tolist(), names, lengths, self._checksums[wanted].tolist(), strict=True)
-        for data, (row, name, length, checksum) in zip(self._blobs.ranges(ranges), expected, strict=True):
-            image = data[prefix:]
-            complete = len(image) == length == int.from_bytes(data[:prefix], "little")
-            if not complete or (checksum >= 0 and zlib.crc32(image) != checksum):
-                raise parts.damaged(f"{self.where}/{name}", f"it holds other bytes as the image of row {row}")
-            images.append(image)
-        return images
+        checksums = self._checksums[wanted].tolist()
+
+        def whole(place: int, data: bytes) -> bool:
+            complete = len(data) - prefix == lengths[place] == int.from_bytes(data[:prefix], "little")
+            return bool(complete and (checksums[place] < 0 or zlib.crc32(data[prefix:]) == checksums[place]))
+
+        found = self._blobs.ranges(ranges, whole if min(checksums, default=0) >= 0 else None)
+        wrong = next((place for place, data in enumerate(found) if not whole(place, data)), None)
+        if wrong is not None:
+            fault = f"it holds other bytes as the image of row {wanted[wrong]}"
+            raise parts.damaged(f"{self.where}/{names[wrong]}", fault)
+        return [data[prefix:] for data in found]
 
     def rows(self, rows: ArrayLike) -> list[Row]:
         """K rows with image, identity, landmarks and score."""

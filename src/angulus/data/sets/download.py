@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from angulus.core import checks, files
+from angulus.core import checks, files, urls
 from angulus.core.checks import InputError, why_unread
 
 _CHUNK = 2**20
@@ -28,10 +28,7 @@ def search_folders(name: str, root: str | os.PathLike[str] | None = None) -> tup
         folder = as_path("root", root)
         return (folder, folder / name)
     data = os.environ.get("ANGULUS_DATA", "")
-    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not cache.is_absolute():  # unset, empty or relative: the XDG specification says to ignore it
-        cache = Path("~/.cache").expanduser()
-    cached = cache / "angulus" / name
+    cached = files.cache_folder() / name
     return (Path(data).expanduser() / name, cached) if data else (cached,)
 
 
@@ -45,10 +42,10 @@ def download_folder(name: str, root: str | os.PathLike[str] | None, has_files: C
 
 
 def as_path(name: str, value: object) -> Path:
-    """Return `value` as a path, with ~ resolved, or refuse it."""
+    """Return `value` as a path, with ~ resolved and a URL fetched, or refuse it."""
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise InputError(f"{name} must be a path; got {value!r}")
-    return Path(os.fspath(value)).expanduser()
+    return urls.fetch(value)
 
 
 def not_found(needs: str, looked_in: Iterable[object], way_out: str) -> InputError:

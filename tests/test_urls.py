@@ -1,0 +1,336 @@
+"""URLs as paths: copies that follow the store, uploads that are whole, faults as sentences, no secrets anywhere."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+import typer
+from fsspec.implementations.memory import MemoryFileSystem
+
+import stores
+from angulus.cli import main as cli
+from angulus.cli.urls import role
+from angulus.core import files, urls
+from angulus.core.checks import InputError
+from angulus.core.embeddings import Embeddings
+from angulus.data.convert import convert
+from angulus.data.records import Records
+from people import crowd
+from stores import Store
+
+KEY, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMIbPxRfiCYEXAMPLEKEY"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty cache, no waiting between tries, and no copies of other tests."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(urls, "_WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr(files, "ORIGINS", {})
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Store]:
+    with stores.serve() as store:
+        yield store
+
+
+@pytest.fixture
+def s3(server: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """The server as s3://, with a bucket called `bucket`; packages below try once."""
+    environment = {"AWS_ENDPOINT_URL": server.address, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+    environment |= {"AWS_DEFAULT_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "1", "AWS_EC2_METADATA_DISABLED": "true"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # which knows another server
+    system = fsspec.filesystem("s3")
+    monkeypatch.setattr(type(system), "retries", 1)
+    if not system.exists("bucket"):
+        system.mkdir("bucket")
+    server.requests.clear()
+    yield server
+    server.faults, server.always, server.latency_s = [], None, 0.0
+
+
+@pytest.fixture(params=["memory", "s3"])
+def place(request: pytest.FixtureRequest) -> str:
+    """A URL below which nothing is."""
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+    return f"{request.param}://bucket/{uuid.uuid4().hex}"
+
+
+def put(url: str, data: bytes) -> None:
+    system, path = urls.connect(url)
+    system.pipe_file(path, data)
+
+
+def below(url: str) -> list[str]:
+    system, root = urls.connect(url)
+    system.invalidate_cache()
+    return sorted(path.removeprefix(root + "/") for path in system.find(root))
+
+
+def test_a_file_is_copied_again_only_when_it_has_changed(place: str) -> None:
+    put(f"{place}/a.txt", b"one")
+    copy = urls.fetch(f"{place}/a.txt")
+    assert (copy.name, copy.read_bytes()) == ("a.txt", b"one")
+    copy.write_bytes(b"ONE")  # shows whether it is copied
+    assert urls.fetch(Path(f"{place}/a.txt")).read_bytes() == b"ONE"
+    put(f"{place}/a.txt", b"two")
+    assert urls.fetch(f"{place}/a.txt").read_bytes() == b"two"
+
+
+def test_a_folder_follows_the_store(place: str) -> None:
+    for name in ("ann/1.jpg", "ann/2.jpg", "bob/1.jpg"):
+        put(f"{place}/photos/{name}", name.encode())
+    copy = urls.fetch(f"{place}/photos")
+    system, root = urls.connect(place)
+    system.rm(f"{root}/photos/bob/1.jpg")
+    put(f"{place}/photos/cy/1.jpg", b"new")
+    again = urls.fetch(f"{place}/photos/")
+    assert again == copy
+    there = {file.relative_to(copy).as_posix(): file.read_bytes() for file in copy.rglob("*") if file.is_file()}
+    assert there == {"ann/1.jpg": b"ann/1.jpg", "ann/2.jpg": b"ann/2.jpg", "cy/1.jpg": b"new"}
+    assert not (copy / "bob").exists()
+
+
+def test_a_result_comes_with_its_samples(place: str) -> None:
+    for name in ("lfw.json", "lfw.npz", "other.npz"):
+        put(f"{place}/{name}", b"{}")
+    copy = urls.fetch(f"{place}/lfw.json")
+    assert sorted(file.name for file in copy.parent.iterdir()) == ["lfw.json", "lfw.npz"]
+
+
+def test_embeddings_go_to_a_store_and_come_back(place: str) -> None:
+    people = crowd()
+    people.write(f"{place}/people.npz")
+    back = Embeddings.read(f"{place}/people.npz")
+    np.testing.assert_array_equal(back.vectors, people.vectors)
+    assert back.source == f"{place}/people.npz"
+    assert below(place) == ["people.npz"]
+
+
+def test_descriptions_are_uploaded_last(s3: Store) -> None:
+    with urls.writing("s3://bucket/model") as folder:
+        folder.mkdir()
+        for name in ("config.json", "model.safetensors", "README.md"):
+            (folder / name).write_text(name)
+    puts = [path for method, path in s3.requests if method == "PUT"]
+    assert puts == ["/bucket/model/README.md", "/bucket/model/model.safetensors", "/bucket/model/config.json"]
+
+
+def test_a_failed_command_uploads_nothing_and_goes_on_with_what_it_had(place: str) -> None:
+    with pytest.raises(KeyError), urls.writing(f"{place}/out.npz") as path:
+        path.with_name("out.npz.parts").write_bytes(b"half")
+        raise KeyError
+    assert below(place) == []
+    with urls.writing(f"{place}/out.npz") as path:
+        assert path.with_name("out.npz.parts").read_bytes() == b"half"
+
+
+def test_an_upload_that_fails_keeps_what_was_written(s3: Store) -> None:
+    sentence = r"s3://bucket/kept.npz must be there and writable.*is kept in (.*): copy"
+    with pytest.raises(InputError, match=sentence) as caught, urls.writing("s3://bucket/kept.npz") as path:
+        path.write_bytes(b"vectors")
+        s3.always = "503 SlowDown"
+    assert path.read_bytes() == b"vectors"
+    assert str(path.parent) in str(caught.value)
+
+
+def test_throttling_is_waited_for(s3: Store) -> None:
+    put("s3://bucket/t/a.txt", b"one")
+    s3.faults = ["503 SlowDown", None, "503 SlowDown", "500 InternalError"]
+    assert urls.fetch("s3://bucket/t/a.txt").read_bytes() == b"one"
+    assert s3.faults == []
+
+
+def test_records_are_read_by_row_through_throttling_and_short_answers(s3: Store, tmp_path: Path) -> None:
+    photos(tmp_path / "photos")
+    convert(tmp_path / "photos", "s3://bucket/records")
+    assert convert(tmp_path / "photos", tmp_path / "records").rows == 6
+    local, remote = Records(tmp_path / "records"), Records(urls.fetch("s3://bucket/records"))
+    s3.faults = ["503 SlowDown", "short", None, "short"]
+    assert remote.images(range(5)) == local.images(range(5))
+    assert s3.faults == []
+    assert remote.where == "s3://bucket/records"
+    s3.always = "short"
+    with pytest.raises(
+        InputError, match=r"s3://bucket/records/rows-00000.parquet must be as it was written; it is damaged"
+    ):
+        remote.images([5])
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ("403 AccessDenied", "access is denied.*give credentials"),
+        ("403 RequestTimeTooSkewed", "access is denied.*give credentials"),
+        ("404 NoSuchBucket", "there is no such object, folder or bucket"),
+        ("503 SlowDown", "readable; got: .*(SlowDown|Service Unavailable)"),
+        ("short", r"readable; got: .*5 bytes came of 10"),
+    ],
+)
+def test_faults_are_sentences_without_keys(s3: Store, angulus: Run, fault: str, sentence: str) -> None:
+    put("s3://bucket/f/a.npz", b"0123456789")
+    s3.always = fault
+    with pytest.raises(InputError, match=sentence):
+        urls.fetch("s3://bucket/f/a.npz")
+    code, out, err = angulus("calibrate", "s3://bucket/f/a.npz")
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1 and "s3://bucket/f/a.npz" in err
+    assert KEY not in err and SECRET not in err
+
+
+def test_a_user_in_a_url_is_shown_nowhere(s3: Store, angulus: Run) -> None:
+    code, out, err = angulus("info", "s3://me:hunter22@bucket/model")
+    assert (code, out) == (2, "")
+    assert "s3://***@bucket/model must be there" in err and "hunter22" not in err
+
+
+def test_a_bucket_that_is_not_there_is_refused_before_the_work(s3: Store) -> None:
+    sentence = "must be in a bucket that is there; there is no missing; make it first"
+    with pytest.raises(InputError, match=sentence), urls.writing("s3://missing/a.npz"):
+        raise AssertionError("the work has begun")
+    assert "missing" not in fsspec.filesystem("s3").ls("")
+
+
+def test_names_that_leave_the_folder_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put("memory://hostile/photos/1.jpg", b"x")
+    listed = {"/hostile/photos/../../../up.jpg": {"name": "x", "size": 1, "type": "file", "created": 1}}
+    monkeypatch.setattr(MemoryFileSystem, "find", lambda *_, **__: listed)
+    with pytest.raises(InputError, match=r"names of objects must stay below /hostile/photos/; got '\.\./"):
+        urls.fetch("memory://hostile/photos")
+    assert not list(tmp_path.rglob("up.jpg"))
+
+
+def test_http_is_read_and_never_written(server: Store) -> None:
+    MemoryFileSystem.store.clear()
+    fsspec.filesystem("http")  # needs aiohttp, which s3fs brings
+    secret = f"{server.address}/bucket/a.npz?X-Amz-Signature=abcdef123456&X-Amz-Credential={KEY}"
+    server.always = "403 AccessDenied"
+    try:
+        with pytest.raises(InputError) as caught:
+            urls.fetch(secret)
+    finally:
+        server.always = None
+    assert "access is denied" in str(caught.value)
+    assert "abcdef123456" not in str(caught.value) and KEY not in str(caught.value)
+    with pytest.raises(InputError, match="http has no uploads"), urls.writing(secret):
+        pass
+
+
+def test_a_store_that_refuses_signed_addresses_is_read_by_its_own_package(s3: Store, tmp_path: Path) -> None:
+    photos(tmp_path / "photos")
+    convert(tmp_path / "photos", "s3://bucket/unsigned")
+    records = Records("s3://bucket/unsigned")
+    s3.faults = ["403 AccessDenied"]
+    assert len(records.images([0])) == 1
+    assert (s3.faults, records._blobs._signs) == ([], False)  # type: ignore[attr-defined]
+
+
+def test_images_of_a_store_are_read_once_and_checked_again(s3: Store, tmp_path: Path) -> None:
+    photos(tmp_path / "photos")
+    convert(tmp_path / "photos", "s3://bucket/kept")
+    first = Records("s3://bucket/kept").images(range(6))
+    records = Records("s3://bucket/kept")
+    s3.requests.clear()
+    assert records.images([5, 0, 0]) == [first[5], first[0], first[0]]
+    assert s3.requests == []
+    (copy,) = (tmp_path / "cache" / "angulus" / "urls" / "rows").rglob("rows-00000.parquet")
+    start, length = int(records._starts[2]), len(first[2])
+    with copy.open("r+b") as file:
+        file.seek(start)
+        file.write(bytes(length))
+    assert records.images(range(6)) == first
+    assert [method for method, _ in s3.requests] == ["GET"]
+    assert copy.read_bytes()[start : start + length] == first[2]
+
+
+# the command line
+
+
+def photos(folder: Path) -> None:
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for number in range(6):
+        (folder / f"person-{number % 2}").mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"person-{number % 2}" / f"{number}.png")
+
+
+def test_commands_read_and_write_urls(angulus: Run, place: str, tmp_path: Path) -> None:
+    photos(tmp_path / "photos")
+    crowd().write(f"{place}/people.npz")
+    system, root = urls.connect(place)
+    system.put(str(tmp_path / "photos"), f"{root}/photos", recursive=True)
+    code, out, err = angulus("convert", f"{place}/photos", f"{place}/records")
+    assert (code, err) == (0, "")
+    assert f"{place}/records: 6 images of 2 identities" in out
+    code, out, err = angulus("audit", f"{place}/records", "--out", f"{place}/audit")
+    assert (code, err) == (0, ""), err
+    assert "card.json" in " ".join(below(f"{place}/audit"))
+    code, out, err = angulus("calibrate", f"{place}/people.npz", "--fmr", "0.1", "--out", f"{place}/c.json")
+    assert (code, err) == (0, ""), err
+    assert f"{place}/people.npz" in system.cat_file(f"{root}/c.json").decode()
+    for text in (out, system.cat_file(f"{root}/c.json").decode(), system.cat_file(f"{root}/audit/card.json").decode()):
+        assert str(tmp_path) not in text
+
+
+def test_what_must_be_local_is_refused_at_once(angulus: Run) -> None:
+    for arguments in (("train", "demo", "--out", "s3://b/run"), ("train", "demo", "--plugin", "s3://b/p.py")):
+        code, out, err = angulus(*arguments)
+        assert (code, out) == (2, "")
+        assert "must be on this machine, as it " in err
+    with pytest.raises(InputError, match="must be a folder of this machine"):
+        files.make_folder(Path("s3://b/x"))
+
+
+def test_every_path_of_every_command_has_a_role() -> None:
+    """New arguments that write must be named as such, or they would be fetched."""
+    found: dict[str, set[str]] = {"local": set(), "write": set(), "read": set()}
+
+    def walk(group: typer.Typer, *above: str) -> None:
+        for entry in group.registered_commands:
+            words = " ".join((*above, entry.name or entry.callback.__name__.replace("_", "-")))
+            for name, parameter in inspect.signature(entry.callback, eval_str=True).parameters.items():
+                if "Path" in str(parameter.annotation):
+                    found[role(words, name)].add(name)
+        for inner in group.registered_groups:
+            walk(inner.typer_instance, *above, inner.name)
+
+    for name, (where, _, _) in cli.COMMANDS.items():
+        module, _, attribute = where.partition(":")
+        command, holder = getattr(importlib.import_module(f"angulus.cli.{module}"), attribute), typer.Typer()
+        holder.add_typer(command, name=name) if isinstance(command, typer.Typer) else holder.command(name)(command)
+        walk(holder)
+    assert found["write"] == {"out", "json", "report", "plot", "atlas", "table", "onnx"}
+    assert found["local"] == {"out", "queue", "plugin", "model", "new", "to"}
+    assert found["read"] - {name for name in found["read"] if name.startswith("list_")} == READ
+
+
+READ = {
+    *("against", "against_embeddings", "calibration", "candidates", "checkpoint", "classes", "contract", "data"),
+    *("embeddings", "first", "gallery", "groups", "images", "key_file", "listed", "model", "old", "onnx", "others"),
+    *("pairs", "photo", "ranges", "results", "root", "runs", "samples", "second", "source", "sources", "stored_by"),
+    *("strangers", "to"),  # angulus data files --to, a source
+}
+
+
+def test_json_of_a_command_names_the_url(angulus: Run, tmp_path: Path) -> None:
+    crowd().write("memory://bucket/x/people.npz")
+    code, _, err = angulus("calibrate", "memory://bucket/x/people.npz", "--fmr", "0.1", "--out", tmp_path / "c.json")
+    assert (code, err) == (0, "")
+    content: dict[str, Any] = json.loads((tmp_path / "c.json").read_text())
+    assert "memory://bucket/x/people.npz" in json.dumps(content)
