@@ -18,6 +18,7 @@ import statistics
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,16 @@ from harness import Row, Timing, options, ratio_text, run, show, spread, store, 
 
 BATCH, JITTER_SHARE = 128, 0.2
 AUGMENTS = ("decode", "flip", "jitter")
-Images = list[bytes]
 Step = Callable[[], object]
 
 
 def batches(many: int, count: int) -> list[Any]:
     return list(np.random.default_rng(0).integers(0, count, (many, BATCH)))
+
+
+def each(step: Callable[[Any], Any], chosen: list[Any]) -> Step:
+    """A step over all batches."""
+    return lambda: [step(rows) for rows in chosen]
 
 
 def angulus(records: Records, chosen: list[Any]) -> Iterator[tuple[str, Step]]:
@@ -50,8 +55,12 @@ def angulus(records: Records, chosen: list[Any]) -> Iterator[tuple[str, Step]]:
         "flip": Augment(flip=0.5),
         "jitter": Augment(flip=0.5, photometric=JITTER_SHARE),
     }
+
+    def batch(change: Any, rows: Any) -> Any:
+        return change(pixels[rows], random)
+
     for name, change in changes.items():
-        yield name, lambda change=change: [change(pixels[rows], random) for rows in chosen]
+        yield name, each(partial(batch, change), chosen)
 
 
 def torchvision_changes() -> dict[str, Any]:
@@ -69,13 +78,11 @@ def torchvision(records: Records, chosen: list[Any]) -> Iterator[tuple[str, Step
         bits = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         return change(decode_jpeg(bits, ImageReadMode.RGB))  # type: ignore[no-any-return]
 
+    def batch(change: Any, rows: Any) -> Tensor:
+        return torch.stack([one(data, change) for data in records.images(rows)])
+
     for name, change in torchvision_changes().items():
-        yield (
-            name,
-            lambda change=change: [
-                torch.stack([one(data, change) for data in records.images(rows)]) for rows in chosen
-            ],
-        )
+        yield name, each(partial(batch, change), chosen)
 
 
 def kornia(records: Records, chosen: list[Any]) -> Iterator[tuple[str, Step]]:
@@ -85,12 +92,13 @@ def kornia(records: Records, chosen: list[Any]) -> Iterator[tuple[str, Step]]:
     flip, jitter = K.RandomHorizontalFlip(p=0.5), K.ColorJitter(0.5, 0.5, 0.5, p=JITTER_SHARE)
     changes = {"decode": lambda images: images, "flip": flip, "jitter": K.AugmentationSequential(flip, jitter)}
 
-    def batch(images: Images, change: Any) -> Tensor:
-        arrays = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) for data in images]
-        return change(torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255)  # type: ignore[no-any-return]
+    def batch(change: Any, rows: Any) -> Any:
+        images = records.images(rows)
+        arrays: list[Any] = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) for data in images]
+        return change(torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255)
 
     for name, change in changes.items():
-        yield name, lambda change=change: [batch(records.images(rows), change) for rows in chosen]
+        yield name, each(partial(batch, change), chosen)
 
 
 def pillow(data: bytes, change: Any) -> Tensor:
@@ -110,8 +118,8 @@ def webdataset(records: Records, chosen: list[Any], folder: Path) -> Iterator[tu
             archive.addfile(info, io.BytesIO(image))
     for name, change in torchvision_changes().items():
         made = wds.WebDataset(str(folder / "images.tar"), shardshuffle=False).shuffle(1000).to_tuple("jpg")
-        made = made.map_tuple(lambda data, change=change: pillow(data, change)).batched(BATCH)
-        yield name, lambda made=made: list(made)
+        made = made.map_tuple(partial(pillow, change=change)).batched(BATCH)
+        yield name, partial(list, made)
 
 
 def litdata(records: Records, chosen: list[Any], folder: Path) -> Iterator[tuple[str, Step]]:
@@ -124,7 +132,7 @@ def litdata(records: Records, chosen: list[Any], folder: Path) -> Iterator[tuple
     cache.done()
     cache.merge()
 
-    class Bytes(ld.StreamingDataset):
+    class Bytes(ld.StreamingDataset):  # type: ignore[misc]
         def __init__(self, change: Any) -> None:
             super().__init__(input_dir=str(folder), shuffle=True)
             self.change = change
@@ -134,7 +142,7 @@ def litdata(records: Records, chosen: list[Any], folder: Path) -> Iterator[tuple
 
     for name, change in torchvision_changes().items():
         loader = ld.StreamingDataLoader(Bytes(change), batch_size=BATCH, num_workers=0)
-        yield name, lambda loader=loader: list(loader)
+        yield name, partial(list, loader)
 
 
 def stages(records: Records, chosen: list[Any]) -> Iterator[tuple[str, Step]]:

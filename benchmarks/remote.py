@@ -75,11 +75,11 @@ def measure(path: Path, wait_s: float, rounds: int, many: int) -> Iterator[Row]:
                 pixels = DecodedPixels(records, part.rows, part.size, threads=1)
                 batches: list[Any] = []
                 loader = data_loader(pixels, batches, workers, pin=False, stay=True)
-                steps[name, workers] = partial(epoch, loader, batches, len(part.rows), many)
-        timings = {timing.what: timing for timing in take_turns(steps, rounds)}  # type: ignore[arg-type]
+                steps[f"{name} {workers}"] = partial(epoch, loader, batches, len(part.rows), many)
+        timings = {timing.what: timing for timing in take_turns(steps, rounds)}
         images = many * BATCH
-        for (name, workers), timing in timings.items():  # type: ignore[misc]
-            local = timings["disk", min(workers, 2)]  # type: ignore[index]
+        for name, workers in [(place, count) for place in places for count in WORKERS[place]]:
+            timing, local = timings[f"{name} {workers}"], timings[f"disk {min(workers, 2)}"]
             ratios = [own.seconds / other.seconds for own, other in zip(local.clocks, timing.clocks, strict=True)]
             row: Row = {
                 "place": name,

@@ -21,6 +21,7 @@ class Store(asyncio.Protocol):
         self.folder, self.wait_s, self.received = folder, wait_s, b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
