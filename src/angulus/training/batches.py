@@ -104,7 +104,7 @@ def refuse_small(labels: Tensor, settings: Training, ranks: int, batch_norm: boo
 
 def refuse_whole_batch(objective: Objective) -> None:
     """Refuse losses that read the whole batch, because a micro-batch is only a part of it."""
-    for piece in objective.pieces:
+    for piece in [*objective.pieces, *objective.feature_terms]:
         if piece.reads_batch:
             raise checks.InputError(
                 "training.accumulate needs a loss whose rows stand alone, and this piece reads the whole batch (at "
