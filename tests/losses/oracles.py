@@ -282,8 +282,6 @@ def memory(size: int, margin: float, weight: float = 1.0) -> Oracle:
 
     def held(base: Point) -> Losses:
         before = [(x, y) for y, x in enumerate(base.centers)]
-        return lambda p: penalties.cross_batch_memory(
-            p.features, p.labels, base.features, before, size, margin, weight
-        )
+        return lambda p: penalties.cross_batch_memory(p.features, p.labels, base.features, before, size, margin, weight)
 
     return held

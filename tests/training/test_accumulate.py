@@ -73,6 +73,10 @@ def test_micro_batches_are_resumed_to_the_bit(tmp_path: Path) -> None:
             ["objective={kind: softmax, feature_incay: {lam: 0.1, form: linear, bound: auto}}"],
             "reads the whole batch .*: feature incay .* up to the norm bound auto",
         ),
+        (
+            ["objective={kind: normface, cross_batch_memory: {size: 64}}"],
+            "reads the whole batch .*: 1 × contrastive loss with the last 64 features",
+        ),
         (["training.accumulate=9"], "leaves 8 of 72 images for the smallest batch, too few for 1 process and"),
         (
             ["training.accumulate=5", "backbone.name=small"],

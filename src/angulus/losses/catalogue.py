@@ -471,9 +471,7 @@ def center_loss(lam: float = 0.003, alpha: float = 0.5, normalize: bool = False)
     return Objective(center_loss=CenterLoss(lam, alpha, normalize))
 
 
-def cross_batch_memory(
-    size: int = 8192, margin: float = 0.5, weight: float = 1.0, start_step: int = 0
-) -> Objective:
+def cross_batch_memory(size: int = 8192, margin: float = 0.5, weight: float = 1.0, start_step: int = 0) -> Objective:
     """Cross-batch memory, added to another loss; see `memory.CrossBatchMemory`. Source: Wang et al. 2020.
 
     Defaults: size, margin and weight of the authors' code, which starts at step 1,000 or 2,000.

@@ -12,13 +12,15 @@ from angulus.losses.angles import normalize
 from angulus.losses.roles import Piece
 from angulus.losses.running import Statistics, Wide, wide_dtype
 
+SAME = 1 - 1e-5  # a cosine of two features that differ by rounding, as of an image seen twice; from the authors' code
+
 
 @dataclass(frozen=True)
 class CrossBatchMemory(Piece):
     """Contrastive loss with the last M features: w · [mean over P of (1 − cos φ) + mean over N of (cos φ − m)].
 
     φ is the angle between a feature of the batch and one of the memory, which holds the last M features of training,
-    this step's among them, without gradient. P are the pairs of one class with cos φ < 1, N those of two classes with
+    this step's among them, without gradient. P are the pairs of one class with cos φ < 1 − 10⁻⁵, N those of two classes with
     cos φ > m; a feature is not compared with itself. Both means are over the pairs of all rows, so a row's loss is its
     pairs' share times the number of rows. Without a pair a mean is 0.
 
@@ -32,8 +34,8 @@ class CrossBatchMemory(Piece):
         start_step: before this optimiser step the term is 0 and the memory stays empty.
 
     Source: Wang et al. 2020, Algorithm 1. Differs: the authors' code adds cos φ instead of cos φ − m for a pair of two
-    classes and divides the sum over all pairs by B; the means over the pairs with a loss above 0 are those of
-    pytorch-metric-learning's `CrossBatchMemory(ContrastiveLoss(1, m, distance=CosineSimilarity()))`.
+    classes and divides the sum over all pairs by B; the means are those of pytorch-metric-learning's
+    `CrossBatchMemory(ContrastiveLoss(1, m, distance=CosineSimilarity()))`, where P are all pairs with cos φ < 1.
     """
 
     size: int = 8192
@@ -106,7 +108,7 @@ class Memory(Wide):
             own = self.spec.size + first
             valid[:, own : own + len(unit)].fill_diagonal_(False)  # a feature with itself
             same = labels[:, None] == classes
-            pulls, pushes = valid & same & (cos < 1), valid & ~same & (cos > self.spec.margin)
+            pulls, pushes = valid & same & (cos < SAME), valid & ~same & (cos > self.spec.margin)
             count = (labels_of_all != checks.IGNORE_INDEX).sum().to(cos.dtype)
             factor = count * (self.step >= self.spec.start_step) * self.spec.weight
             pairs = add(torch.stack([pulls.sum(), pushes.sum()]))

@@ -112,6 +112,18 @@ def refuse_whole_batch(objective: Objective) -> None:
             )
 
 
+def refuse_late_start(objective: Objective, labels: Tensor, settings: Training) -> None:
+    """Refuse a piece that would begin after the end of the training."""
+    steps = settings.epochs * steps_per_epoch(labels, settings)
+    for piece in [*objective.pieces, *objective.feature_terms]:
+        start = getattr(piece, "start_step", 0)
+        if start >= steps:
+            raise checks.InputError(
+                f"{piece.name}.start_step is {start:,}, and training ends after {steps:,} steps, so the term would have "
+                "no effect; lower it, or train longer"
+            )
+
+
 def refuse_no_snapshot(labels: Tensor, settings: Training) -> None:
     """Refuse snapshots whose first one would come after the end of the training."""
     snapshots, steps = settings.snapshots, settings.epochs * steps_per_epoch(labels, settings)
