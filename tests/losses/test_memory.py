@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 
 import pytest
@@ -24,21 +23,23 @@ def rows(step: int, count: int = 6) -> tuple[Tensor, Tensor]:
     return torch.sin(1.7 * place + 0.9 * step) + 0.3 * torch.cos(place), (torch.arange(count) * 2 + step) % CLASSES
 
 
-def terms(head: DenseHead, features: Tensor, labels: Tensor, **more: object) -> Tensor:
+def terms(head: DenseHead, features: Tensor, labels: Tensor) -> Tensor:
     """The memory's part of the losses of a head on BASE; in training mode it takes the rows."""
     plain = class_loss(features, head.weight, labels, BASE, reduction="none")
-    return head(features, labels, reduction="none", **more) - plain
+    whole: Tensor = head(features, labels, reduction="none")
+    return whole - plain
 
 
-def head_with(size: int, margin: float = 0.2, **more: float) -> DenseHead:
+def head_with(size: int, weight: float = 1.0, start_step: int = 0) -> DenseHead:
     torch.manual_seed(0)
-    return DenseHead(SIZE, CLASSES, BASE + losses.cross_batch_memory(size, margin, **more)).double()
+    return DenseHead(SIZE, CLASSES, BASE + losses.cross_batch_memory(size, 0.2, weight, start_step)).double()
 
 
 @pytest.mark.parametrize("size", [40, 15, 7, 4])  # 4: less than a batch
 def test_steps_equal_a_scalar_loop(size: int) -> None:
     head = head_with(size, weight=0.7)
-    memory, pairs = [], 0
+    memory: list[tuple[list[float], int]] = []
+    pairs = 0
     for step in range(5):
         features, labels = rows(step)
         if step == 2:
@@ -126,10 +127,10 @@ def test_it_begins_at_its_step_with_an_empty_memory() -> None:
 def test_it_takes_rows_once_per_step_and_in_training_only() -> None:
     head = head_with(20)
     memory = head.objective.cross_batch_memory
-    for mode in (head.eval(), torch.no_grad()):
-        with mode if not isinstance(mode, DenseHead) else contextlib.nullcontext():
-            head(*rows(0))
-        head.train()
+    head.eval()(*rows(0))
+    head.train()
+    with torch.no_grad():
+        head(*rows(0))
     with pytest.raises(InputError, match="features must be finite"):
         head(rows(0)[0] * math.nan, rows(0)[1])
     assert int(memory.step) == 0 and (memory.labels == -100).all()

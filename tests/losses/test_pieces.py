@@ -16,9 +16,9 @@ import angulus
 from angulus import InputError, losses
 from angulus.losses import ALIASES, Objective, build, from_recipe
 from angulus.losses.center import CenterLoss
-from angulus.losses.memory import CrossBatchMemory
 from angulus.losses.classifiers import Sigmoid, Softmax
 from angulus.losses.margins import GRADIENTS, AdditiveAngle, AdditiveCosine, Annealing, Multiplicative
+from angulus.losses.memory import CrossBatchMemory
 from angulus.losses.negatives import Circle, Curricular, Keep, MVAdaptive, PowerCosine
 from angulus.losses.objective import Term
 from angulus.losses.penalties import IAM, FeatureIncay, Ring

@@ -149,8 +149,8 @@ def cross_batch_memory(
 ) -> Vector:
     """Contrastive loss with the last `size` of memory and `held`, this step's features without gradient.
 
-    Each row's share of mean (1 - cos) over pairs of one class with cos < 1 - 1e-5 plus mean (cos - margin) over pairs of two
-    with cos > margin, times the number of rows. Source: Wang et al. 2020, Algorithm 1.
+    Each row's share of mean (1 - cos) over pairs of one class with cos < 1 - 1e-5 plus mean (cos - margin) over pairs
+    of two with cos > margin, times the number of rows. Source: Wang et al. 2020, Algorithm 1.
     """
     steps = [(x, y, -1) for x, y in memory] + [(x, y, i) for i, (x, y) in enumerate(zip(held, labels, strict=True))]
     pulled, pushed = [], []  # per row: the losses of its pairs

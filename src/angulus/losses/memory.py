@@ -20,9 +20,9 @@ class CrossBatchMemory(Piece):
     """Contrastive loss with the last M features: w · [mean over P of (1 − cos φ) + mean over N of (cos φ − m)].
 
     φ is the angle between a feature of the batch and one of the memory, which holds the last M features of training,
-    this step's among them, without gradient. P are the pairs of one class with cos φ < 1 − 10⁻⁵, N those of two classes with
-    cos φ > m; a feature is not compared with itself. Both means are over the pairs of all rows, so a row's loss is its
-    pairs' share times the number of rows. Without a pair a mean is 0.
+    this step's among them, without gradient. P are the pairs of one class with cos φ < 1 − 10⁻⁵, N those of two
+    classes with cos φ > m; a feature is not compared with itself. Both means are over the pairs of all rows, so a row's
+    loss is its pairs' share times the number of rows. Without a pair a mean is 0.
 
     A step costs O(B·M·d), and B·M numbers while it compares. The memory is M·d numbers of float32, on every rank, which
     holds the features of all ranks; prefixes (`nested`) have memories of their own.

@@ -365,9 +365,9 @@ class Objective:
 class BoundObjective(nn.Module):
     """An `Objective` with C and d: its pieces, ready to be called, with their parameters and running figures.
 
-    `state_dict` holds learned s and R, centres, a memory, running means and step counts, if the objective has any. A head owns
-    one, and `angulus.class_loss` takes one. As with BatchNorm, a loss in training mode updates the figures after it has
-    read them, or before for a piece with `prepare`; under `eval()` or `torch.no_grad()` they stay.
+    `state_dict` holds learned s and R, centres, a memory, running means and step counts, if the objective has any. A
+    head owns one, and `angulus.class_loss` takes one. As with BatchNorm, a loss in training mode updates the figures
+    after it has read them, or before for a piece with `prepare`; under `eval()` or `torch.no_grad()` they stay.
 
     Attributes:
         stateful: whether it learns, counts or keeps a running figure.

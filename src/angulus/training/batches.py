@@ -119,8 +119,8 @@ def refuse_late_start(objective: Objective, labels: Tensor, settings: Training) 
         start = getattr(piece, "start_step", 0)
         if start >= steps:
             raise checks.InputError(
-                f"{piece.name}.start_step is {start:,}, and training ends after {steps:,} steps, so the term would have "
-                "no effect; lower it, or train longer"
+                f"start_step is {start:,} and training ends after {steps:,} steps, so this would have no effect: "
+                f"{piece.words()}; lower its start_step, or train longer"
             )
 
 
