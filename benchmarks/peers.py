@@ -117,6 +117,30 @@ def compare(pair: Pair, batch: int, classes: int, size: int, seed: int) -> dict[
     return {name: difference(own.detach(), other.detach()) for name, own, other in named}
 
 
+def compare_memory(batch: int, size: int, classes: int, seed: int) -> dict[str, float]:
+    """The largest differences of five steps with a memory of three batches."""
+    from pytorch_metric_learning.distances import CosineSimilarity
+    from pytorch_metric_learning.losses import ContrastiveLoss, CrossBatchMemory
+
+    base, margin, rows = losses.normface(1, learn=False), 0.2, 3 * batch
+    ours = (base + losses.cross_batch_memory(rows, margin)).bind(size, classes).double()
+    theirs: Any = CrossBatchMemory(ContrastiveLoss(1, margin, distance=CosineSimilarity()), size, rows)
+    found: dict[str, float] = {"value": 0.0, "gradient of features": 0.0}
+    for step in range(5):
+        features, weight, labels = inputs(batch, classes, 1, size, 5 * seed + step)
+        both = []
+        for loss in (
+            lambda x, w=weight, y=labels: class_loss(x, w, y, ours) - class_loss(x, w, y, base),
+            lambda x, y=labels: theirs(x, y),
+        ):
+            x = features.clone().requires_grad_()
+            value = loss(x)
+            both.append((value.detach(), torch.autograd.grad(value, x)[0]))
+        for name, own, other in zip(found, *both, strict=True):
+            found[name] = max(found[name], difference(own, other))
+    return found
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = options(__doc__ or "", batch=64, classes=20, size=16, trials=20)
     asked = parser.parse_args(arguments)
@@ -129,6 +153,10 @@ def main(arguments: list[str] | None = None) -> None:
         trials = [compare(pair, asked.batch, asked.classes, asked.size, seed) for seed in range(asked.trials)]
         worst = {key: max(trial[key] for trial in trials) for key in trials[0]}
         rows.append({"loss": name, "peer": pair.peer, **worst, "same": max(worst.values()) < SAME, "note": pair.note})
+    trials = [compare_memory(asked.batch, asked.size, asked.classes, seed) for seed in range(asked.trials)]
+    worst = {key: max(trial[key] for trial in trials) for key in trials[0]}
+    memory = {"loss": "cross_batch_memory", "peer": "CrossBatchMemory", **worst, "gradient of weight": "has none"}
+    rows.append({**memory, "same": max(worst.values()) < SAME, "note": "of ContrastiveLoss, over five steps"})
     show(
         f"largest difference from {PACKAGE} over {asked.trials} trials, as a share of the largest value",
         [

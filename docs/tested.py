@@ -16,7 +16,6 @@ from typing import Any
 
 from angulus.core import files
 from angulus.losses import ALIASES, build
-from angulus.losses.center import CenterLoss
 from angulus.losses.objective import ROLES, Objective
 
 PAGE = Path(__file__).parent / "losses-tested.md"
@@ -82,13 +81,12 @@ def chosen(objective: Objective) -> list[Any]:
     """The pieces that are not the usual ones."""
     usual = Objective()
     slots = [getattr(objective, slot) for slot in ROLES if getattr(objective, slot) != getattr(usual, slot)]
-    center = [objective.center_loss] if objective.center_loss else []
-    return [*slots, *(term.penalty for term in objective.penalties), *center]
+    return [*slots, *(term.penalty for term in objective.penalties), *objective.feature_terms]
 
 
 def name(piece: Any) -> str:
     """The name of a piece in recipes."""
-    return "center_loss" if isinstance(piece, CenterLoss) else str(getattr(piece, "kind", None) or piece.name)
+    return str(getattr(piece, "kind", None) or piece.name)
 
 
 def costs() -> dict[str, str]:

@@ -83,9 +83,7 @@ def test_a_loss_by_its_whole_name_shows_formula_parameters_and_defaults(name: st
     if made.radius is not None or any(term.penalty.trains_classes for term in made.penalties):
         assert f"kind: {name}" in command
     else:
-        assert name in {term.penalty.name for term in loaded.penalties} | (
-            {"center_loss"} if loaded.center_loss else set()
-        )
+        assert name in {term.penalty.name for term in loaded.penalties} | {term.name for term in loaded.feature_terms}
     found = json.loads(angulus("list", "losses", name, "--json")[1])
     assert [set(item["parameters"]) for item in found if item["name"] == name] == [set(entries)]
 

@@ -33,7 +33,7 @@ COMPOSED = {
     "MV over ArcFace + IAM": MV_IAM,
     "ArcFace + incay + IAM": ARCFACE + losses.feature_incay(0.01) + losses.iam(0.1),
 }
-ALONE = {"iam", "feature_incay", "ring_loss", "center_loss"}  # terms that are added to a loss
+ALONE = {"iam", "feature_incay", "ring_loss", "center_loss", "cross_batch_memory"}  # terms that are added to a loss
 # operands' dtype, dtype of the products, whether TF32 is allowed
 PRECISIONS = {
     "float32": (torch.float32, None, False),
@@ -228,6 +228,7 @@ QUIET = {
     "ElasticFace+": losses.elasticface(plus=True),
     "hard mining": losses.hm_softmax(),
     "center loss": losses.normface() + losses.center_loss(0.01),
+    "memory": losses.normface() + losses.cross_batch_memory(),
 }
 
 

@@ -340,6 +340,7 @@ def figures_before_the_loss_of_dense_heads(rank: int, count: int) -> float:
         losses.adaface(8.0, h=0.9, rate=0.5).replace(negatives=Curricular(0.4)),
         losses.elasticface(s=8.0, sigma=0.2, plus=True),
         losses.adacos(),
+        losses.normface() + losses.cross_batch_memory(29, 0.1),
     ):
         whole = heads(count, objective)[0]
         head = copy.deepcopy(whole)
@@ -402,6 +403,7 @@ def accumulation(rank: int, count: int) -> float:
     inputs, labels, owned = batch(count)
     features = backbone()(inputs).detach()
     objective = losses.cm_softmax(gamma="auto", lower=3, upper=9) + losses.center_loss(0.1)
+    objective = objective + losses.cross_batch_memory(29)
     dense, sharded = heads(count, objective)
     own = torch.arange(len(inputs))[owned[rank]]
     with sharded.accumulate():
@@ -615,7 +617,7 @@ def refused(call: Callable[[], object], sentence: str) -> float:
 
 def checkpoints(rank: int, count: int) -> float:
     """Saved on all ranks, loaded on two, on one and as one tensor, with the optimiser's momentum."""
-    plain = losses.normface() + losses.ring_loss(0.1) + losses.center_loss(0.1)
+    plain = losses.normface() + losses.ring_loss(0.1) + losses.center_loss(0.1) + losses.cross_batch_memory(29)
     return max(_save_and_load(each, rank, count) for each in (plain, plain.replace(subcenters=Nearest(2))))
 
 

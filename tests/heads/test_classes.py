@@ -40,6 +40,13 @@ def test_new_classes_leave_the_old_as_they_were() -> None:
     assert more.kernel == head.kernel and more.sampling == head.sampling and more.alone == head.alone
 
 
+def test_a_memory_of_the_old_classes_starts_empty() -> None:
+    head = trained(losses.normface() + losses.cross_batch_memory(5))  # as many features as classes
+    before, fewer = head.objective.cross_batch_memory, without_classes(head, [0]).objective.cross_batch_memory
+    assert bool((before.labels >= 0).any()) and int(fewer.step) == int(before.step) > 0
+    assert fewer.labels.tolist() == [-100] * 5 and fewer.features.shape == (5, 4)
+
+
 def test_removed_classes_leave_the_others_in_order() -> None:
     head = trained(losses.normface())
     fewer = without_classes(head, [1, 3, 3])

@@ -90,6 +90,7 @@ OBJECTIVES = {
         weighting=losses.weighting.ClassWeights(counts=COUNTS, divide="weights")
     ),
     "center loss": losses.normface(16) + losses.center_loss(0.1),
+    "memory": losses.normface(16) + losses.cross_batch_memory(6, 0.1),
     "nested": losses.curricularface(16).replace(nested=(3,)),
     "ArcFace": losses.arcface(16, 0.5),
     "MV + IAM": losses.mv_softmax(16, losses.margins.AdditiveAngle(0.5), 0.3, "adaptive") + losses.iam(0.1),
@@ -103,7 +104,7 @@ OBJECTIVES = {
 }
 
 
-ALONE = {"iam", "feature_incay", "ring_loss", "center_loss", "subcenter_spread"}
+ALONE = {"iam", "feature_incay", "ring_loss", "center_loss", "cross_batch_memory", "subcenter_spread"}
 for alias in sorted({*losses.ALIASES} - ALONE - {"proxy_anchor"}):
     objective = losses.ALIASES[alias]()
     OBJECTIVES[alias] = objective.with_counts(COUNTS) if objective.needs_counts else objective
@@ -187,7 +188,7 @@ def test_equals_the_checks_at_once(
     torch.testing.assert_close(*found)
 
 
-MOVING = ["adaface", "curricularface", "adacos", "elasticface+", "center loss", "contraction"]
+MOVING = ["adaface", "curricularface", "adacos", "elasticface+", "center loss", "memory", "contraction"]
 
 
 @pytest.mark.parametrize("name", MOVING)

@@ -25,6 +25,7 @@ OBJECTIVES = {
     "norm penalty": losses.magface(8.0),
     "norm of all batches": losses.softmax() + losses.ring_loss(0.1),
     "centres": losses.softmax() + losses.center_loss(0.1),
+    "a memory": losses.softmax() + losses.cross_batch_memory(12, 0.1),
     "sub-centres": losses.subcenter_arcface(8.0, 0.3, k=2),
     "hard negatives and inter-class": losses.mv_softmax(8.0, losses.margins.AdditiveAngle(0.3), t=0.2)
     + losses.iam(0.2),

@@ -26,6 +26,7 @@ EVERYTHING = (
     + L.feature_incay(0.1, bound="auto", start_step=2)
     + L.ring_loss(0.1)
     + L.center_loss(0.1)
+    + L.cross_batch_memory(20, 0.1)
 )
 Head = DenseHead | ShardedHead
 every_head = pytest.mark.parametrize("kind", [DenseHead, ShardedHead])

@@ -123,7 +123,7 @@ class Case:
         return bound.eval()  # a loss leaves it as it is
 
     def bind_at(self, p: Point, dtype: torch.dtype = torch.float64) -> BoundObjective:
-        """The bound objective with the point's s, R and centres."""
+        """The bound objective with the point's s, R, centres and memory."""
         bound = self.bind(len(p.weight), len(p.features[0]), dtype)
         with torch.no_grad():
             if "s" in self.learns:
@@ -134,6 +134,9 @@ class Case:
                 bound.get_submodule("ring_loss").R.fill_(p.R)
             if bound.center_loss is not None:
                 bound.center_loss.centers.copy_(torch.tensor(p.centers, dtype=dtype))
+            if bound.cross_batch_memory is not None:
+                rows, labels = torch.tensor(p.centers, dtype=dtype), torch.arange(len(p.centers))
+                bound.cross_batch_memory.observe(Statistics({}, len(rows), rows, labels))
         return bound
 
 
@@ -272,3 +275,13 @@ def unstarted_ring(lam: float) -> Oracle:
 
 def center(lam: float, normalize: bool = False) -> Oracle:
     return at(lambda p: penalties.center_loss(p.features, p.labels, p.centers, lam, normalize))
+
+
+def memory(size: int, margin: float, weight: float = 1.0) -> Oracle:
+    """The point's centres, of classes 0, 1, ..., are what the memory holds before."""
+
+    def held(base: Point) -> Losses:
+        before = [(x, y) for y, x in enumerate(base.centers)]
+        return lambda p: penalties.cross_batch_memory(p.features, p.labels, base.features, before, size, margin, weight)
+
+    return held

@@ -215,6 +215,10 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
     "center lam": (lambda: L.center_loss(-1), "lam must be a finite number >= 0; got -1"),
     "center alpha": (lambda: L.center_loss(1, 1.5), "alpha must be a finite number in [0, 1]; got 1.5"),
     "center normalize": (lambda: L.center_loss(1, normalize="no"), "normalize must be true or false; got 'no'"),
+    "memory size": (lambda: L.cross_batch_memory(0), "size must be a whole number >= 1; got 0"),
+    "memory margin": (lambda: L.cross_batch_memory(margin=1), "margin must be a finite number in [-1, 1); got 1"),
+    "memory weight": (lambda: L.cross_batch_memory(weight=-1), "weight must be a finite number >= 0; got -1"),
+    "memory start": (lambda: L.cross_batch_memory(start_step=-1), "start_step must be a whole number >= 0; got -1"),
     # pieces together
     "weights": (lambda: Objective(weights="units"), "weights must be one of 'unit', 'raw'; got 'units'; did you mean"),
     "bias": (lambda: L.softmax(bias=1), "bias must be true or false; got 1"),
@@ -231,6 +235,10 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
     "center is no piece": (
         lambda: L.softmax().replace(center_loss=0.1),
         "center_loss must be a CenterLoss or None; got 0.1",
+    ),
+    "memory is no piece": (
+        lambda: L.softmax().replace(cross_batch_memory=8192),
+        "cross_batch_memory must be a CrossBatchMemory or None; got 8192",
     ),
     "margin with eps": (
         lambda: L.normface(eps=1e-8).replace(margin=margins.AdditiveCosine(0.35)),
@@ -250,6 +258,10 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
         "iam is given twice; use replace(iam=...)",
     ),
     "two centres": (lambda: L.center_loss(1) + L.center_loss(2), "center_loss is given twice; use replace("),
+    "two memories": (
+        lambda: L.cross_batch_memory() + L.cross_batch_memory(9),
+        "cross_batch_memory is given twice; use replace(",
+    ),
     "iam on the norm": (lambda: L.softmax() + L.iam(0.1), "but the base has radius ‖x‖; give iam(..., s=...)"),
     "iam on a contraction": (lambda: L.cm_softmax() + L.iam(0.1), "but the base has radius f(‖x‖); give iam(..., s="),
     "iam without a margin": (
@@ -364,6 +376,10 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
         "upper must be >= lower = 4.27667; got 4; give",
     ),
     "nothing trains": (lambda: L.iam(0.1, 4).bind(2, 3), "nothing here trains the class weights"),
+    "nothing trains but a memory": (
+        lambda: L.cross_batch_memory().bind(2, 3),
+        "add a base loss such as softmax()",
+    ),
     "nothing trains but centres": (lambda: L.center_loss(0.1).bind(2, 3), "add a base loss such as softmax()"),
     "iam alone": (lambda: (L.c_triplet() + L.iam(0.1)).bind(2, 3), "from a base with one s, but here is no base loss"),
     "a head of a bound objective": (

@@ -18,6 +18,7 @@ from angulus.losses import ALIASES, Objective, build, from_recipe
 from angulus.losses.center import CenterLoss
 from angulus.losses.classifiers import Sigmoid, Softmax
 from angulus.losses.margins import GRADIENTS, AdditiveAngle, AdditiveCosine, Annealing, Multiplicative
+from angulus.losses.memory import CrossBatchMemory
 from angulus.losses.negatives import Circle, Curricular, Keep, MVAdaptive, PowerCosine
 from angulus.losses.objective import Term
 from angulus.losses.penalties import IAM, FeatureIncay, Ring
@@ -63,8 +64,7 @@ def test_words_and_formula_mention_every_piece(case: Case) -> None:
         (penalty.words(), penalty.formula().replace("e^{s·", f"e^{{{scale}·")) for _, penalty in objective.penalties
     ]
     mentioned += [(f"{weight:g} × ", f"{weight:g}·") for weight, _ in objective.penalties if weight != 1]
-    if objective.center_loss is not None:
-        mentioned.append((objective.center_loss.words(), objective.center_loss.formula()))
+    mentioned += [(term.words(), term.formula()) for term in objective.feature_terms]
     if objective.radius is not None:
         mentioned.append((objective.radius.words(), objective.radius.formula()))
         mentioned.append((f"{objective.weights} weights", "‖w_j‖" if objective.weights == "raw" else "z_j = "))
@@ -265,7 +265,7 @@ def test_what_keeps_state() -> None:
     stateful = {name for name, case in CASES.items() if case.objective.stateful}
     learned = {name for name, case in CASES.items() if {"s", "b", "R"} & set(case.learns)}
     seen = {name for name, case in CASES.items() if case.seen}
-    centred = {name for name, case in CASES.items() if case.objective.center_loss is not None}
+    centred = {name for name, case in CASES.items() if case.objective.feature_terms}
     unseen = {
         "cm_softmax-auto-unseen",
         "feature_incay-auto-unseen",
@@ -409,6 +409,7 @@ DEFAULTS: dict[str, Objective] = {
     "ring_loss": Objective(penalties=(Term(1.0, Ring(0.01)),)),
     "subcenter_spread": Objective(penalties=(Term(1.0, losses.penalties.SubcenterSpread(0.2)),)),
     "center_loss": Objective(center_loss=CenterLoss(0.003, 0.5)),
+    "cross_batch_memory": Objective(cross_batch_memory=CrossBatchMemory(8192, 0.5, 1.0, 0)),
 }
 
 
@@ -435,7 +436,7 @@ def test_mv_takes_the_papers_t_for_its_margin(margin: Any, mode: Any, t: float) 
             L.mv_softmax(margin=other, mode=mode)
 
 
-@pytest.mark.parametrize("name", ["feature_incay", "ring_loss", "center_loss", "iam"])
+@pytest.mark.parametrize("name", ["feature_incay", "ring_loss", "center_loss", "cross_batch_memory", "iam"])
 def test_a_penalty_has_one_name(name: str) -> None:
     """In Python, as a kind, next to a kind, in the resolved mapping and in the state."""
     objective = L.arcface() + ALIASES[name]()

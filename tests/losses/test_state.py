@@ -32,6 +32,10 @@ KEPT: dict[str, tuple[Objective, set[str]]] = {
     "learned s": (L.normface(), {"radius.s"}),
     "learned R": (L.softmax() + L.ring_loss(0.1), {"ring_loss.R", "ring_loss.started"}),
     "centres": (L.softmax() + L.center_loss(0.1), {"center_loss.centers"}),
+    "a memory": (
+        L.softmax() + L.cross_batch_memory(5),
+        {f"cross_batch_memory.{name}" for name in ("features", "labels", "place", "step")},
+    ),
     "gamma": (L.cm_softmax(gamma="auto"), {"radius.mean_norm.value", "radius.mean_norm.count"}),
     "incay's bound": (
         L.softmax() + L.feature_incay(0.1, bound="auto"),
@@ -123,7 +127,10 @@ def test_to_moves_all_of_it(objective: Objective, names: set[str]) -> None:
     bound = objective.bind(SIZE, CLASSES)
     bound.observe(stats())
     bound.to(torch.float64)
-    whole = {"ring_loss.started", *(name for name in names if name.endswith((".count", ".step")))}
+    whole = {
+        "ring_loss.started",
+        *(name for name in names if name.endswith((".count", ".step", "memory.labels", "place"))),
+    }
     for name, value in bound.state_dict().items():
         assert value.is_floating_point() != (name in whole)
         assert name in whole or value.dtype == torch.float64

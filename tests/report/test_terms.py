@@ -25,7 +25,7 @@ def test_each_number_that_a_training_logs_is_explained(tmp_path: Path) -> None:
 def test_each_statistic_of_each_loss_is_explained(name: str) -> None:
     torch.manual_seed(0)
     objective = getattr(losses, name)()
-    if name in ("iam", "feature_incay", "ring_loss", "center_loss"):  # these need a base
+    if name in ("iam", "feature_incay", "ring_loss", "center_loss", "cross_batch_memory"):  # these need a base
         objective = losses.normface(s=8, learn=False) + objective
     elif name == "subcenter_spread":
         objective = losses.subcenter_arcface(k=2) + objective

@@ -136,3 +136,30 @@ def center_update(
             row.append(value - alpha * math.fsum(value - x[k] for x in own) / (1 + len(own)))
         moved.append(row)
     return moved
+
+
+def cross_batch_memory(
+    features: Matrix,
+    labels: list[int],
+    held: Matrix,
+    memory: list[tuple[Vector, int]],
+    size: int,
+    margin: float = 0.5,
+    weight: float = 1.0,
+) -> Vector:
+    """Contrastive loss with the last `size` of memory and `held`, this step's features without gradient.
+
+    Each row's share of mean (1 - cos) over pairs of one class with cos < 1 - 1e-5 plus mean (cos - margin) over pairs
+    of two with cos > margin, times the number of rows. Source: Wang et al. 2020, Algorithm 1.
+    """
+    steps = [(x, y, -1) for x, y in memory] + [(x, y, i) for i, (x, y) in enumerate(zip(held, labels, strict=True))]
+    pulled, pushed = [], []  # per row: the losses of its pairs
+    for i, (x, y) in enumerate(zip(features, labels, strict=True)):
+        pairs = [(cosine(held[i], other), cosine(x, other), y == own) for other, own, j in steps[-size:] if j != i]
+        pulled.append([1 - now for then, now, same in pairs if same and then < 1 - 1e-5])
+        pushed.append([now - margin for then, now, same in pairs if not same and then > margin])
+    p, n = max(1, sum(map(len, pulled))), max(1, sum(map(len, pushed)))
+    return [
+        weight * len(features) * (math.fsum(near) / p + math.fsum(far) / n)
+        for near, far in zip(pulled, pushed, strict=True)
+    ]

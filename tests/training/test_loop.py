@@ -195,6 +195,7 @@ RESUMED = {
     "learned ring": ["objective={kind: softmax, bias: true, ring_loss: {lam: 0.01}}"],
     "gamma auto": ["objective={kind: cm_softmax, gamma: auto}"],
     "center": ["objective.center_loss={lam: 0.1}"],
+    "memory": ["objective.cross_batch_memory={size: 50, margin: 0.1, start_step: 2}"],
     "annealed": ["objective={kind: sphereface, m: 3, s: 10, annealing: {start: 100, low: 1, rate: 0.5}}"],
     "figures before the loss": [
         "objective={kind: adaface, s: 10, h: 0.9, rate: 0.3, negatives: {kind: curricular, rate: 0.3}}"

@@ -133,6 +133,7 @@ def _build_locally(
     batches.refuse_classes(images.train.labels, settings)
     batches.refuse_small(images.train.labels, settings, ranks.count, has_batch_norm(backbone))
     batches.refuse_no_snapshot(images.train.labels, settings)
+    batches.refuse_late_start(recipe.objective, images.train.labels, settings)
     if settings.accumulate > 1:
         batches.refuse_whole_batch(recipe.objective)
     return backbone, device(settings.device, ranks)

@@ -23,13 +23,13 @@ from angulus.heads.row_loss import (
     finish,
     geometry,
     measures,
-    normalize,
     radius_of,
     request,
 )
 from angulus.heads.sampling import ClassSampling, ClassSubset, sample
 from angulus.kernels.dispatch import Kernel
 from angulus.kernels.reduction import Request, combine, lengths
+from angulus.losses.angles import normalize
 from angulus.losses.objective import BoundObjective, Objective
 from angulus.losses.running import Batch, Statistics, whole_batch
 
@@ -180,8 +180,8 @@ def _part_loss(
         batch = _prepare(norms, unit, subset, bound, kernel, ranks, sizes) if bound.prepares else None
         with bound.prepared(batch):
             finished, target, radius = _rows_loss(norms, unit, subset, labels, bound, kernel, part.update)
-        if bound.center_loss is not None:
-            finished = dataclasses.replace(finished, extra=finished.extra + bound.center_loss(part.features, labels))
+        more = feature_terms(bound, part.features, labels, ranks, sizes)
+        finished = dataclasses.replace(finished, extra=finished.extra + more)
         if not bound.moves:
             return finished, None
         seen = summarize(bound, target, part.features, labels, ranks, sizes, radius)
@@ -220,9 +220,8 @@ def _deferred_loss(
                     )
                 if bound.moves:
                     measured.append((part, mean_norm, measures(part.bound, target, radius), seen))
-            extra = finished.extra
-            if part.bound.center_loss is not None:
-                extra = extra + part.bound.center_loss(part.features, batch.labels)
+            more = feature_terms(part.bound, part.features, batch.labels, Ranks(), [len(kept)], kept)
+            extra = finished.extra + more
             loss, extra = torch.where(kept, finished.loss, 0.0), torch.where(kept, extra, 0.0)
             # the divisor of a weighting that masks is of the rows that count; any other is of all rows
             masks = getattr(part.bound.spec.weighting, "masks", False)
@@ -251,7 +250,7 @@ def _statistics(
     kept, count = examined.kept, examined.kept_rows
     means = {name: torch.where(kept, value.detach(), 0.0).sum() / count for name, value in values.items()}
     features, labels = part.features.detach(), torch.where(kept, examined.labels, checks.IGNORE_INDEX)
-    if part.bound.center_loss is None:
+    if not part.bound.spec.feature_terms:
         features, labels = features[:0], labels[:0]
     return Statistics(means, count, features, labels, batch, good)
 
@@ -286,6 +285,29 @@ def _rows_loss(
     if kept is not None and getattr(bound.spec.weighting, "masks", False):
         weigh = functools.partial(weigh, kept=kept)
     return finish(bound, target, radius, own, asked, reduced, weigh), target, radius
+
+
+def feature_terms(
+    bound: BoundObjective,
+    features: Tensor,
+    labels: Tensor,
+    ranks: Ranks,
+    sizes: list[int],
+    kept: Tensor | None = None,
+) -> Tensor | float:
+    """Center loss and cross-batch memory of this rank's rows, [B], or 0.0; all of these ranks call it.
+
+    `kept` [B] names the rows that count; None: all do.
+    """
+    extra: Tensor | float = 0.0
+    if bound.center_loss is not None:
+        extra = extra + bound.center_loss(features, labels)
+    if bound.cross_batch_memory is not None:
+        labels = labels if kept is None else torch.where(kept, labels, checks.IGNORE_INDEX)
+        everyone, theirs = gather(features.detach(), sizes, ranks), gather(labels, sizes, ranks)
+        first, add = sum(sizes[: ranks.rank]), functools.partial(total, ranks=ranks)
+        extra = extra + bound.cross_batch_memory(features, labels, everyone, theirs, first, add)
+    return extra
 
 
 def _target(bound: BoundObjective, norms: Tensor, unit: Tensor, rows: Tensor) -> Geometry:
@@ -517,11 +539,11 @@ def summarize(
     sizes: list[int],
     radius: Tensor | None = None,
 ) -> Statistics:
-    """The statistics of the rows of these ranks; features and labels only if the objective has centres to move."""
+    """The statistics of the rows of these ranks; features and labels only if the objective keeps them."""
     values = measures(bound, target, radius)
     sums = torch.stack([value.sum() for value in values.values()])
     sums = (total(sums, ranks) if ranks.count > 1 else sums) / sum(sizes)
     means = dict(zip(values, sums.unbind(), strict=True))
-    if bound.center_loss is None:
+    if not bound.spec.feature_terms:
         return Statistics(means, sum(sizes), features[:0].detach(), labels[:0])
     return Statistics(means, sum(sizes), gather(features.detach(), sizes, ranks), gather(labels, sizes, ranks))

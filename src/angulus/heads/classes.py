@@ -46,7 +46,8 @@ def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
 def with_classes(head: DenseHead, weight: Tensor, counts: Sequence[int] | None = None) -> DenseHead:
     """A head with new classes after the old ones, for fine-tuning on new people.
 
-    The old rows, learned scales and running figures stay; new biases and centres are 0. Values that depend on C (the
+    The old rows, learned scales and running figures stay; new biases and centres are 0; a cross-batch
+    memory starts empty. Values that depend on C (the
     bounds of a contraction, log(C − 1)) are those of the new C. The parameters are new: create a new optimiser.
 
     Args:
@@ -107,6 +108,8 @@ def _rebuild(head: DenseHead, rows: Tensor, old: list[int], spec: Objective) -> 
     new.to(rows)
     state = new.state_dict()
     for name, value in head.state_dict().items():
+        if "cross_batch_memory." in name and value.ndim:
+            continue  # features under the old numbers of the classes; it fills again
         if value.shape == state[name].shape and not (value.ndim and len(value) == len(head.weight)):
             state[name].copy_(value)
         else:  # one row per class: bias, centres

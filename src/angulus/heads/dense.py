@@ -14,9 +14,10 @@ from angulus.distributed.runtime import Ranks, ddp_accumulates
 from angulus.heads import class_loss, deferred
 from angulus.heads.class_loss import UPDATES, check_rows, class_logits, plain_logits, summarize, uncompiled
 from angulus.heads.init import check_init, spread
-from angulus.heads.row_loss import Geometry, geometry, margined, normalize
+from angulus.heads.row_loss import Geometry, geometry, margined
 from angulus.heads.sampling import ClassSampling, check_sampling
 from angulus.kernels.dispatch import Kernel
+from angulus.losses.angles import normalize
 from angulus.losses.objective import BoundObjective, Objective
 
 

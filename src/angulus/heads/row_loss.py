@@ -28,32 +28,6 @@ class Geometry:
     labels: Tensor | None = None  # [B], among all C classes; only for pieces that read them
 
 
-def normalize(features: Tensor, eps: float = 0.0) -> tuple[Tensor, Tensor]:
-    """(norms ‖x‖ [B], x / sqrt(‖x‖² + eps) [B, d]) in float32 or wider; a zero feature stays zero.
-
-    Rows whose squares would over- or underflow are scaled first. A row whose entries are all below 2^-110 (float64:
-    2^-1006) counts as zero, since 1 / ‖x‖ would overflow. There is no branch, so the function can be exported.
-    """
-    features = features.to(torch.promote_types(features.dtype, torch.float32))
-    limits = torch.finfo(features.dtype)
-    limit, least = limits.max**0.5, limits.tiny * 2**16
-    with torch.no_grad():
-        length = torch.linalg.vector_norm(features, dim=1)
-        outside = length > limit / 16
-        if eps == 0:  # a positive one outweighs small squares
-            outside = outside | (length < 16 / limit)
-        largest = features.abs().amax(dim=1)
-        zero = largest < least
-        scale = torch.where(outside & ~zero, largest, torch.ones_like(largest))
-    scaled = features / scale[:, None]
-    norms = torch.linalg.vector_norm(scaled, dim=1).masked_fill(zero, 0.0)
-    if eps == 0:
-        divisor = torch.where(norms > 0, norms, torch.ones_like(norms))
-    else:
-        divisor = torch.sqrt(scaled.square().sum(dim=1) + eps / scale**2)
-    return scale * norms, scaled / divisor[:, None]
-
-
 def geometry(norms: Tensor, unit: Tensor, rows: Tensor, eps: float, softness: float | None = None) -> Geometry:
     """The target's angle from x̂ and its class weights, without acos: θ = 2·atan2(‖x̂ − ŵ‖, ‖x̂ + ŵ‖).
 

@@ -23,10 +23,11 @@ from angulus.heads import class_loss, nested
 from angulus.heads.class_loss import REDUCTIONS, UPDATES, check_rows, uncompiled
 from angulus.heads.dense import BaseHead
 from angulus.heads.init import check_init, spread
-from angulus.heads.row_loss import Finished, Geometry, ask, finish, geometry, normalize, radius_of, request
+from angulus.heads.row_loss import Finished, Geometry, ask, finish, geometry, radius_of, request
 from angulus.heads.sampling import ClassSampling, ClassSubset, check_sampling, sample
 from angulus.kernels.dispatch import Kernel
 from angulus.kernels.reduction import Reduced, Request
+from angulus.losses.angles import normalize
 from angulus.losses.objective import BoundObjective, Objective
 from angulus.losses.running import Batch, Statistics, exact_dtype, whole_batch
 from angulus.losses.serialize import to_mapping
@@ -269,6 +270,8 @@ class ShardedHead(BaseHead):
         ranks = self.ranks
         norms, unit = normalize(features, bound.spec.eps)
         mean_norm = total(norms.sum(), ranks) / sum(sizes)
+        # before `finish`, where a penalty may refuse the rows of one rank: other ranks would wait here
+        more = class_loss.feature_terms(bound, features, labels, ranks, sizes)
         with whole_batch(mean_norm):
             everyone = gather(unit, sizes, ranks)
             batch = self._prepare(bound, norms, everyone, subset, sizes) if bound.prepares else None
@@ -285,8 +288,7 @@ class ShardedHead(BaseHead):
                 target = replace(target, labels=labels)
                 merged = self._merged(reduced, sizes)
                 finished = finish(bound, target, radius, bias, asked, merged, self._weigh(bound, sizes))
-        if bound.center_loss is not None:
-            finished = replace(finished, extra=finished.extra + bound.center_loss(features, labels))
+        finished = replace(finished, extra=finished.extra + more)
         seen = functools.partial(self._seen, bound, target, features, labels, sizes, mean_norm, radius)
         return finished, lambda: replace(seen(), batch=batch)
 

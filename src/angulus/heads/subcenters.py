@@ -11,7 +11,8 @@ from torch import Tensor
 from angulus.core import checks
 from angulus.heads.class_loss import check_rows
 from angulus.heads.dense import DenseHead
-from angulus.heads.row_loss import geometry, nearest_subcenters, normalize
+from angulus.heads.row_loss import geometry, nearest_subcenters
+from angulus.losses.angles import normalize
 from angulus.losses.roles import Spread
 
 ROWS_AT_ONCE = 4096

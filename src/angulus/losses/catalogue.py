@@ -25,6 +25,7 @@ from angulus.losses.margins import (
     NormQuality,
     PowerCosine,
 )
+from angulus.losses.memory import CrossBatchMemory
 from angulus.losses.negatives import Circle, Curricular, MVAdaptive, MVFixed
 from angulus.losses.negatives import PowerCosine as PowerNegatives
 from angulus.losses.objective import Objective, Term
@@ -470,6 +471,14 @@ def center_loss(lam: float = 0.003, alpha: float = 0.5, normalize: bool = False)
     return Objective(center_loss=CenterLoss(lam, alpha, normalize))
 
 
+def cross_batch_memory(size: int = 8192, margin: float = 0.5, weight: float = 1.0, start_step: int = 0) -> Objective:
+    """Cross-batch memory, added to another loss; see `memory.CrossBatchMemory`. Source: Wang et al. 2020.
+
+    Defaults: size, margin and weight of the authors' code, which starts at step 1,000 or 2,000.
+    """
+    return Objective(cross_batch_memory=CrossBatchMemory(size, margin, weight, start_step))
+
+
 ALIASES: dict[str, Callable[..., Objective]] = {
     alias.__name__: alias
     for alias in (
@@ -512,6 +521,7 @@ ALIASES: dict[str, Callable[..., Objective]] = {
         ring_loss,
         subcenter_spread,
         center_loss,
+        cross_batch_memory,
     )
 }
 

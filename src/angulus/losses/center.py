@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from angulus.core import checks
+from angulus.losses.angles import normalize
 from angulus.losses.roles import Piece
 from angulus.losses.running import Statistics, Wide, wide_dtype
 
@@ -62,10 +63,7 @@ class Centers(Wide):
         return self.spec.lam / 2 * (points - self.centers[labels].to(points.dtype)).square().sum(dim=1)
 
     def _points(self, features: Tensor) -> Tensor:
-        if not self.spec.normalize:
-            return features
-        norms = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-        return features / torch.where(norms > 0, norms, torch.ones_like(norms))
+        return normalize(features)[1] if self.spec.normalize else features
 
     @torch.no_grad()
     def observe(self, stats: Statistics) -> None:

@@ -31,8 +31,8 @@ def words(objective: Objective) -> Iterator[str]:
         yield o.subcenters.words()
     for weight, penalty in o.penalties:
         yield _factor(weight, " × ") + penalty.words()
-    if o.center_loss is not None:
-        yield o.center_loss.words()
+    for term in o.feature_terms:
+        yield term.words()
     if o.ramp is not None:
         yield o.ramp.words()
     if o.nested:
@@ -43,8 +43,7 @@ def formula(objective: Objective) -> str:
     """The loss of one sample as a formula; symbols that it leaves open are defined after it."""
     o = objective
     terms = [_factor(weight, "·") + _at_base(o, penalty).formula() for weight, penalty in o.penalties]
-    if o.center_loss is not None:
-        terms.append(o.center_loss.formula())
+    terms += [term.formula() for term in o.feature_terms]
     where = [] if o.subcenters is None else [o.subcenters.formula()]
     if o.nested:
         where.append(_nested(o))

@@ -17,6 +17,7 @@ from angulus.core.checks import InputError
 from angulus.losses import describe, roles
 from angulus.losses.center import CenterLoss
 from angulus.losses.classifiers import Softmax
+from angulus.losses.memory import CrossBatchMemory
 from angulus.losses.negatives import Keep
 from angulus.losses.penalties import TABLE as PENALTIES
 from angulus.losses.ramp import Ramp
@@ -31,6 +32,8 @@ ROLES: dict[str, type] = {
     "classifier": roles.Classifier,
     "subcenters": roles.Subcenters,
 }
+# terms that compare features with those of earlier steps
+FEATURE_TERMS: dict[str, type] = {"center_loss": CenterLoss, "cross_batch_memory": CrossBatchMemory}
 
 
 class Term(NamedTuple):
@@ -60,6 +63,7 @@ class Objective:
         cross_entropy: the factor before the cross-entropy.
         penalties: factors and penalties, at most one of each name.
         center_loss: center loss, or None.
+        cross_batch_memory: a contrastive loss with the features of the last steps, or None.
         ramp: brings margin or negatives in during the training, or None.
         classifier: how t and z become a loss: a softmax (with label smoothing), or one sigmoid per class.
         subcenters: K weight rows per class, [C, K, d], and how their cosines become cos θ_j; None (and K = 1): one row.
@@ -85,6 +89,7 @@ class Objective:
     cross_entropy: float = 1.0
     penalties: tuple[Term, ...] = ()
     center_loss: CenterLoss | None = None
+    cross_batch_memory: CrossBatchMemory | None = None
     ramp: Ramp | None = None
     classifier: roles.Classifier = Softmax()  # noqa: RUF009  # frozen
     subcenters: roles.Subcenters | None = None
@@ -102,8 +107,9 @@ class Objective:
             raise InputError(
                 "sub-centres are compared by their cosines, so weights must be 'unit'; got weights = 'raw'"
             )
-        if not (self.center_loss is None or isinstance(self.center_loss, CenterLoss)):
-            raise InputError(f"center_loss must be a CenterLoss or None; got {self.center_loss!r}")
+        for name, kind in FEATURE_TERMS.items():
+            if not (getattr(self, name) is None or isinstance(getattr(self, name), kind)):
+                raise InputError(f"{name} must be a {kind.__name__} or None; got {getattr(self, name)!r}")
         if not isinstance(self.penalties, tuple):
             raise InputError(f"penalties must be a tuple of Terms; got {self.penalties!r}; or add one with +")
         for term in self.penalties:
@@ -195,9 +201,14 @@ class Objective:
         return [piece for piece in slots if piece is not None] + [term.penalty for term in self.penalties]
 
     @property
+    def feature_terms(self) -> list[CenterLoss | CrossBatchMemory]:
+        """Center loss and cross-batch memory, if it has them."""
+        return [term for name in FEATURE_TERMS if (term := getattr(self, name)) is not None]
+
+    @property
     def stateful(self) -> bool:
         """Whether it learns, counts or keeps a running figure, so that it must be bound before use."""
-        return bool(self.center_loss or self.ramp) or any(piece.stateful for piece in self.pieces)
+        return bool(self.feature_terms or self.ramp) or any(piece.stateful for piece in self.pieces)
 
     @property
     def reads_norms(self) -> list[str]:
@@ -290,11 +301,12 @@ class Objective:
             terms.pop(name, None)
             if new is not None:
                 terms[name] = _single_term(name, new)
-        center = changes.get("center_loss")
-        if isinstance(center, Objective):
-            if center != Objective(center_loss=center.center_loss) or center.center_loss is None:
-                raise InputError(f"center_loss must be center_loss(...) alone, or None; got {center}")
-            changes["center_loss"] = center.center_loss
+        for name in FEATURE_TERMS:
+            new = changes.get(name)
+            if isinstance(new, Objective):
+                changes[name] = getattr(new, name)
+                if changes[name] is None or new != Objective(**{name: changes[name]}):
+                    raise InputError(f"{name} must be {name}(...) alone, or None; got {new}")
         changes.setdefault("penalties", tuple(terms.values()))
         return dataclasses.replace(self, **changes)
 
@@ -308,15 +320,15 @@ class Objective:
                 "two cross-entropies, each with a radius, cannot be one objective: a sample has one radius; "
                 "add penalties or proxy losses to one of them, or change a piece with replace()"
             )
-        if self.center_loss is not None and other.center_loss is not None:
-            raise InputError("center_loss is given twice; use replace(center_loss=...) to change it")
-        if self.ramp is not None and other.ramp is not None:
-            raise InputError("ramp is given twice; use replace(ramp=...) to change it")
+        for name in (*FEATURE_TERMS, "ramp"):
+            if getattr(self, name) is not None and getattr(other, name) is not None:
+                raise InputError(f"{name} is given twice; use replace({name}=...) to change it")
         base, extra = (self, other) if self.radius is not None or other.radius is None else (other, self)
         return dataclasses.replace(
             base,
             penalties=self.penalties + other.penalties,
             center_loss=base.center_loss or extra.center_loss,
+            cross_batch_memory=base.cross_batch_memory or extra.cross_batch_memory,
             ramp=base.ramp or extra.ramp,
             subcenters=base.subcenters or extra.subcenters,
             eps=base.eps or extra.eps,
@@ -326,12 +338,13 @@ class Objective:
     def __mul__(self, factor: object) -> Objective:
         if isinstance(factor, bool) or not isinstance(factor, int | float):
             return NotImplemented
-        factor = checks.number("the factor before an objective", factor, low=0)
+        factor, memory = checks.number("the factor before an objective", factor, low=0), self.cross_batch_memory
         return dataclasses.replace(
             self,
             cross_entropy=self.cross_entropy * factor if self.radius is not None else self.cross_entropy,
             penalties=tuple(Term(factor * weight, penalty) for weight, penalty in self.penalties),
             center_loss=self.center_loss and dataclasses.replace(self.center_loss, lam=factor * self.center_loss.lam),
+            cross_batch_memory=memory and dataclasses.replace(memory, weight=factor * memory.weight),
         )
 
     __rmul__ = __mul__
@@ -352,9 +365,9 @@ class Objective:
 class BoundObjective(nn.Module):
     """An `Objective` with C and d: its pieces, ready to be called, with their parameters and running figures.
 
-    `state_dict` holds learned s and R, centres, running means and step counts, if the objective has any. A head owns
-    one, and `angulus.class_loss` takes one. As with BatchNorm, a loss in training mode updates the figures after it has
-    read them, or before for a piece with `prepare`; under `eval()` or `torch.no_grad()` they stay.
+    `state_dict` holds learned s and R, centres, a memory, running means and step counts, if the objective has any. A
+    head owns one, and `angulus.class_loss` takes one. As with BatchNorm, a loss in training mode updates the figures
+    after it has read them, or before for a piece with `prepare`; under `eval()` or `torch.no_grad()` they stay.
 
     Attributes:
         stateful: whether it learns, counts or keeps a running figure.
@@ -386,6 +399,8 @@ class BoundObjective(nn.Module):
         if hasattr(self.classifier, "balance"):
             self.classifier.balance(*self._right_angles())
         self.center_loss: Any = spec.center_loss and spec.center_loss.bind(embedding_size, num_classes)
+        memory = spec.cross_batch_memory
+        self.cross_batch_memory: Any = memory and memory.bind(embedding_size, num_classes)
         self.ramp: Any = spec.ramp and spec.ramp.bind(embedding_size, num_classes)
         self.terms: list[tuple[float, Any]] = []
         for weight, penalty in spec.penalties:
@@ -532,9 +547,10 @@ class BoundObjective(nn.Module):
         good = step.good
         if good is None:
             return self.observe(step)
-        # centres [C, d] are too large to copy, and do not move without labels
+        # centres [C, d] and a memory [M, d] are too large to copy, and do not move without labels
         step = dataclasses.replace(step, labels=torch.where(good, step.labels, checks.IGNORE_INDEX))
-        small = [figure for name, figure in self.named_buffers() if "center_loss." not in name]
+        large = tuple(f"{name}." for name in FEATURE_TERMS)
+        small = [figure for name, figure in self.named_buffers() if not name.startswith(large)]
         before = [figure.clone() for figure in small]
         self.observe(step)
         for figure, old in zip(small, before, strict=True):

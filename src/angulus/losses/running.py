@@ -85,7 +85,7 @@ class Statistics:
     Args:
         values: means over the rows by name (0-d tensors, detached): see `DenseHead.statistics`.
         rows: their number, on all ranks; 0-d if it is known on a GPU only.
-        features: of these rows, detached, [rows, d]; empty if the objective has no center loss.
+        features: of these rows, detached, [rows, d]; empty if the objective has no `feature_terms`.
         labels: [rows], likewise.
         batch: these rows, if a piece has `prepare`, which sees them before the loss; else None.
         good: 0-d bool, or None: true. Figures do not move by a batch that is not good, as is known on a GPU only.

@@ -8,8 +8,7 @@ from typing import Any
 from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.losses import classifiers, margins, negatives, penalties, radius, subcenters, weighting
-from angulus.losses.center import CenterLoss
-from angulus.losses.objective import Objective, Term
+from angulus.losses.objective import FEATURE_TERMS, Objective, Term
 from angulus.losses.ramp import Ramp
 
 SLOTS: dict[str, Mapping[str, Callable[..., Any]]] = {
@@ -20,7 +19,7 @@ SLOTS: dict[str, Mapping[str, Callable[..., Any]]] = {
     "classifier": classifiers.TABLE,
     "subcenters": subcenters.TABLE,
 }
-ADDED: dict[str, Callable[..., Any]] = {"center_loss": CenterLoss, "ramp": Ramp}
+ADDED: dict[str, Callable[..., Any]] = {**FEATURE_TERMS, "ramp": Ramp}
 # ends the error on a name that no table has: a plugin may define it
 PLUGIN_HINT = "a loss of your own is known only with --plugin FILE.py"
 PLAIN = ("weights", "bias", "eps", "cross_entropy")
@@ -115,7 +114,7 @@ def build_term(name: str, value: object) -> Term:
 
 
 def build_added(name: str, value: object) -> Any:
-    """Center loss or a ramp from its parameters; one that is built, or None, is returned unchanged."""
+    """Center loss, a memory or a ramp from its parameters; one that is built, or None, is returned unchanged."""
     if value is None or isinstance(value, ADDED[name]):  # type: ignore[arg-type]
         return value
     if not isinstance(value, Mapping):

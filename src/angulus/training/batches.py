@@ -104,11 +104,23 @@ def refuse_small(labels: Tensor, settings: Training, ranks: int, batch_norm: boo
 
 def refuse_whole_batch(objective: Objective) -> None:
     """Refuse losses that read the whole batch, because a micro-batch is only a part of it."""
-    for piece in objective.pieces:
+    for piece in [*objective.pieces, *objective.feature_terms]:
         if piece.reads_batch:
             raise checks.InputError(
                 "training.accumulate needs a loss whose rows stand alone, and this piece reads the whole batch (at "
                 f"its first step at least): {piece.words()}; set training.accumulate=1, or change that piece"
+            )
+
+
+def refuse_late_start(objective: Objective, labels: Tensor, settings: Training) -> None:
+    """Refuse a piece that would begin after the end of the training."""
+    steps = settings.epochs * steps_per_epoch(labels, settings)
+    for piece in [*objective.pieces, *objective.feature_terms]:
+        start = getattr(piece, "start_step", 0)
+        if start >= steps:
+            raise checks.InputError(
+                f"start_step is {start:,} and training ends after {steps:,} steps, so this would have no effect: "
+                f"{piece.words()}; lower its start_step, or train longer"
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from angulus.distributed.collectives import total
 from angulus.distributed.runtime import Ranks
 from angulus.heads.saving import Head
 from angulus.heads.sharded import ShardedHead
-from angulus.losses.objective import Objective
+from angulus.losses.objective import FEATURE_TERMS, Objective
 from angulus.models.artifact import Model
 from angulus.training.batches import rank_share
 
@@ -58,15 +59,17 @@ class OldClasses:
 def influence(objective: Objective) -> Objective:
     """The loss over the old classes: the training's own, without what does not compare features with classes.
 
-    Class vectors are unit vectors, one per class, without biases; center loss and, next to a cross-entropy, penalties
-    are left out, as the new head has them already.
+    Class vectors are unit vectors, one per class, without biases; center loss, cross-batch memory and, next to a
+    cross-entropy, penalties are left out, as the new head has them already.
 
     >>> from angulus import losses
     >>> print(influence(losses.softmax() + losses.ring_loss(lam=0.01)))
     softmax cross-entropy on unit weights; radius ‖x‖, the feature's own norm
     """
-    changes = {} if objective.radius is None else {"penalties": ()}
-    return objective.replace(weights="unit", bias=False, subcenters=None, center_loss=None, **changes)
+    changes: dict[str, Any] = dict.fromkeys(FEATURE_TERMS)
+    if objective.radius is not None:
+        changes["penalties"] = ()
+    return objective.replace(weights="unit", bias=False, subcenters=None, **changes)
 
 
 def refuse_other(old: Model, embedding_size: int, source: object) -> None:

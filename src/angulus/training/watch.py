@@ -211,7 +211,7 @@ def collapsed_loss(bound: BoundObjective, num_classes: int, radius: float | None
     """
     spec = bound.spec
     reads = spec.margin is not None and (spec.margin.reads_labels or spec.margin.reads_norms)
-    more = spec.weighting is not None or bool(spec.penalties) or spec.center_loss is not None
+    more = spec.weighting is not None or bool(spec.penalties) or bool(spec.feature_terms)
     plain = spec.classifier == Softmax() and (spec.compares or not spec.remaps) and not reads and not more
     if radius is None or num_classes < 2 or spec.weights != "unit" or spec.bias or not plain:
         return None
