@@ -179,7 +179,7 @@ def save_in_background(folder: Path) -> None:
             shutil.copytree(where, folder / "background")
 
     state.write_checkpoint = slow
-    overrides = [*CASES["spread-all"], "training.checkpoint_every=2", "training.checkpoint_async=true"]
+    overrides = [*CASES["averaged"], SPREAD, "training.checkpoint_every=2", "training.checkpoint_async=true"]
     train("whole-in-background", overrides, folder)
     state.write_checkpoint = write_checkpoint
     run(tiny.validated(*overrides), folder / "background", splits=tiny.splits(), resume=True)
