@@ -9,6 +9,7 @@ import re
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -33,6 +34,9 @@ from angulus.models.artifact import Config
 CONFIG = Config(
     "small", in_channels=1, image_size=(8, 8), embedding_size=3, contract=Contract(7.0, 16.0), about={"seed": 1}
 )
+
+DEEPER = {"ir34", "ir50", "ir100", "ir200", "resnet50", "spherenet64"}  # of the layers of another
+VOLUMES = ("luna_archi1", "luna_archi2", "luna_archi3", "luna_fusion")
 
 
 def pixels() -> torch.Tensor:
@@ -62,14 +66,30 @@ def test_a_fresh_process_gives_the_same_features_to_the_bit(folder: Path) -> Non
     assert found == expected.numpy().tobytes()
 
 
-@pytest.mark.parametrize("name", ["small", "slim_resnet", "mobilefacenet"])
-def test_loading_draws_no_first_weights(name: str) -> None:
+@pytest.fixture
+def unset_memory() -> Iterator[None]:
+    """New tensors are NaN, or the largest number, until they are filled."""
+    torch.set_deterministic_debug_mode("error")  # with `fill_uninitialized_memory`, which is PyTorch's default
+    yield
+    torch.set_deterministic_debug_mode("default")
+
+
+@pytest.mark.parametrize("name", sorted({*backbones.list_backbones()} - DEEPER))
+def test_loading_draws_no_first_weights_and_needs_none(name: str, unset_memory: None) -> None:
     before = torch.get_rng_state()
     with Unfilled():
-        network = backbones.build(name, in_channels=3, image_size=112, embedding_size=2)
+        network = backbones.build(
+            name, in_channels=3, image_size=[26, 40, 40] if name in VOLUMES else 112, embedding_size=2
+        )
     assert torch.equal(torch.get_rng_state(), before)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     assert all(bool((module.weight == 1).all()) and bool((module.running_var == 1).all()) for module in norms)
+    assert any(bool(parameter.isnan().any()) for parameter in network.parameters())
+    stored = {id(tensor) for tensor in network.state_dict(keep_vars=True).values()}
+    for module in network.modules():  # what no file holds: buffers that are not saved, and plain tensors
+        for tensor in (*module.buffers(recurse=False), *vars(module).values()):
+            if isinstance(tensor, torch.Tensor) and id(tensor) not in stored:
+                assert bool((tensor == tensor).all()) and bool((tensor != 2**63 - 1).all())
 
 
 def test_batch_norm_stays_in_evaluation_mode_and_unit_features_are_unit(tmp_path: Path) -> None:

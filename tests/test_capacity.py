@@ -37,6 +37,7 @@ def test_the_figures_are_those_of_a_hand() -> None:
     shard = 334 * 10 * 4  # the largest of three
     assert found["memory of the head, per GPU", "bytes"] == 4 * shard + 2 * 3 * 7 * 10 * 4 + 24 * 1024 * 1024
     assert found["checkpoint: class weights and momentum", "bytes"] == 1000 * 10 * 8
+    assert found["copy for training.checkpoint_async, CPU memory per GPU", "bytes"] == 2 * shard
     assert found["records", "bytes"] == 10_000 * 5108
     assert found["gallery", "bytes"] == 2 * 10_000 * 73
     assert found["steps", ""] == 2 * 477  # 476.19 steps of 21 rows
@@ -45,6 +46,13 @@ def test_the_figures_are_those_of_a_hand() -> None:
     gpu_hours = 3 * 954 * step / 3600 + 10_000 / 5000 / 3600
     assert found["cost", ""] == pytest.approx(3 * gpu_hours)
     assert found["images read and decoded to keep all GPUs busy", "images/s"] == pytest.approx(21 / step)
+
+
+def test_a_block_of_many_rows_is_larger() -> None:
+    blocks = [
+        figures(classes=1000, images=1, gpus=gpus)["a block of classes, per GPU", "bytes"] for gpus in (1, 64, 128)
+    ]
+    assert blocks == [24 * 2**20, 24 * 2**20, 48 * 2**20]
 
 
 def test_an_update_in_backward_spares_two_of_four_copies() -> None:
@@ -109,7 +117,8 @@ def test_the_tables_of_the_page_are_the_formulas() -> None:
     ("plan", "sentence"),
     [
         ({"classes": 4}, r"--gpus must be at most --classes, 4; got 8"),
-        ({"images": 0}, "--images must be a whole number >= 1; got 0"),
+        ({"images": 0}, r"--images must be a whole number in .*; got 0"),
+        ({"classes": 10**300}, "--classes must be a whole number in .*; got 1000"),
         ({"teraflops": 0}, r"--teraflops must be a finite number > 0; got 0"),
         ({"price_per_gpu_hour": math.nan}, "--price-per-gpu-hour must be a finite number > 0; got nan"),
     ],
@@ -119,10 +128,20 @@ def test_a_plan_that_cannot_be_is_refused(plan: dict[str, Any], sentence: str) -
         Plan(**{"classes": 100, "images": 100} | plan)
 
 
+def test_a_rate_that_is_missing_is_named_and_small_figures_are_not_0() -> None:
+    rates = ["--images-per-s", "2000", "--teraflops", "100", "--embed-images-per-s", "5000", "--gpus", "2"]
+    size = ["--classes", "1000", "--images", "10000", "--price-per-gpu-hour", "2"]
+    said = " ".join(CliRunner().invoke(app, ["capacity", *size, *rates]).output.split())
+    assert "for hours and cost of the training, give --images-per-s, --teraflops and --network-gb-per-s" in said
+    assert "of embedding, give" not in said
+    assert (shown(0.375, "GPU h"), shown(99.5, ""), shown(100.5, "")) == ("0.38 GPU h", "99.50", "100")
+
+
 def test_the_command_takes_counts_by_suffix_and_saves_what_it_shows(tmp_path: Path) -> None:
     saved = tmp_path / "capacity.json"
     done = CliRunner().invoke(app, ["capacity", "--classes", "10M", "--images", "1.5B", "--json", str(saved)])
-    assert done.exit_code == 0 and "for hours and cost, give --images-per-s" in " ".join(done.output.split())
+    said = " ".join(done.output.split())
+    assert done.exit_code == 0 and "of the training, give --images-per-s" in said and "of embedding, give" in said
     content = json.loads(saved.read_text())
     assert (content["plan"]["classes"], content["plan"]["images"]) == (10_000_000, 1_500_000_000)
     assert {line["what"]: line["value"] for line in content["figures"]}["embeddings file"] == 4 * 512 * 1_500_000_000

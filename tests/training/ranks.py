@@ -14,8 +14,9 @@ import os
 import shutil
 import signal
 import sys
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,12 @@ from angulus.distributed.launch import end_process
 from angulus.distributed.runtime import Ranks
 from angulus.experiments import build
 from angulus.experiments.run import run
-from angulus.training import validation
+from angulus.training import state, validation
 from angulus.training.batches import rank_share
 from angulus.training.callbacks import Callback, Record
 from angulus.training.job import place_on_device
 from angulus.training.signals import Interrupted
+from angulus.training.state import write_checkpoint
 
 NET = ["backbone.name=lenet++", "training.optimizer.lr=0.01", "training.epochs=1"]  # without batch norm; 5 steps
 SLOW = NET[1:]  # with batch norm, which makes rounding larger
@@ -143,6 +145,7 @@ def main(rank: int, count: int, rendezvous: str, folder: Path) -> None:
             shutil.copytree(folder / "sgd", folder / "sgd-stopped")
             (folder / "sgd-stopped" / "results.json").unlink()
         dist.barrier()
+        save_in_background(folder)
         said |= torn(rank, folder)
     said["one number"] = unfit_backbone()
     said["batch norm"] = [str(batch_norm(rank, count))]
@@ -164,6 +167,22 @@ def stop(rank: int) -> Callable[[int, int, float], None]:
             os.kill(os.getpid(), signal.SIGTERM)
 
     return on_step
+
+
+def save_in_background(folder: Path) -> None:
+    """Train, and go on from the checkpoint of step 2 in another folder: a thread wrote it during later steps."""
+
+    def slow(where: Path, content: Mapping[str, Any]) -> None:
+        time.sleep(0.3)
+        write_checkpoint(where, content)
+        if content["progress"]["step"] == 2:
+            shutil.copytree(where, folder / "background")
+
+    state.write_checkpoint = slow
+    overrides = [*CASES["averaged"], SPREAD, "training.checkpoint_every=2", "training.checkpoint_async=true"]
+    train("whole-in-background", overrides, folder)
+    state.write_checkpoint = write_checkpoint
+    run(tiny.validated(*overrides), folder / "background", splits=tiny.splits(), resume=True)
 
 
 def batch_norm(rank: int, count: int) -> float:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -25,6 +25,7 @@ from angulus.experiments.run import run
 from angulus.training import state as state_module
 from angulus.training.log import MetricsLog
 from angulus.training.loop import Interrupted
+from angulus.training.saver import copied
 from angulus.training.state import PARTS, load_checkpoint, write_checkpoint
 
 AVERAGED = ["training.ema=0.9", "training.optimizer={kind: adamw, lr: 0.001}"]  # all that a checkpoint can hold
@@ -261,6 +262,24 @@ def test_a_checkpoint_written_while_training_goes_on_is_that_of_its_step(
     (tmp_path / "run" / "results.json").unlink()
     run(chosen, tmp_path / "run", splits=tiny.splits(), resume=True)
     assert tiny.differences(tiny.outcome(tmp_path / "run"), tiny.outcome(tmp_path / "whole")) == []
+
+
+class Parts(NamedTuple):
+    of: tuple[torch.Tensor, float]
+
+
+def test_a_copy_shares_neither_memory_nor_containers_with_what_trains() -> None:
+    net = torch.nn.BatchNorm1d(2)
+    values = {"net": net.state_dict(), "parts": Parts((torch.zeros(2), 0.5)), "notes": [{"step": 1}], "size": range(3)}
+    copy = copied(values)
+    with torch.no_grad():
+        for tensor in (*net.state_dict().values(), values["parts"].of[0]):
+            tensor.fill_(7)
+    values["notes"][0]["step"] = 7
+    assert copy["net"]["weight"].tolist() == [1, 1] and copy["net"]["num_batches_tracked"] == 0
+    assert type(copy["net"]) is type(values["net"]) and copy["net"]._metadata == values["net"]._metadata
+    assert copy["parts"].of[0].tolist() == [0, 0] and copy["parts"].of[1] == 0.5
+    assert copy["notes"] == [{"step": 1}] and copy["size"] == range(3)
 
 
 def test_a_stop_waits_for_the_checkpoint_that_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

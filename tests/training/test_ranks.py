@@ -100,6 +100,11 @@ def test_three_processes_with_uneven_shares_train_as_one(case: str, one: Path, t
     assert_equal(three / case, one / case)
 
 
+def test_a_checkpoint_that_a_thread_wrote_of_a_spread_backbone_is_that_of_its_step(one: Path, two: Path) -> None:
+    for name in ("background", "whole-in-background"):
+        assert_equal(two / name, one / "averaged")
+
+
 def test_synchronised_batch_norm_is_that_of_all_rows(two: Path, three: Path) -> None:
     for folder, count in ((two, 2), (three, 3)):
         for rank in range(count):

@@ -202,7 +202,7 @@ def test_processes_that_do_not_meet_say_how_long_they_tried_and_what_may_help(mo
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     for name, value in ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"} | place).items():
         monkeypatch.setenv(name, value)
-    tried = r"gave up after \d s of 1 \(.*\); "
+    tried = r"gave up after \d+ s of 1 \(.*\); "
     with pytest.raises(InputError, match=tried + "is MASTER_ADDR reachable"), process_group(1.0):
         pass
     for name, value in SEVERAL_NODES.items():

@@ -16,7 +16,7 @@ _DRAWS = {name for name in dir(nn.init) if name.endswith("_") and name[0] != "_"
 
 
 class Unfilled(TorchFunctionMode):
-    """Within, tensors keep what is in memory instead of random numbers, and no random state moves.
+    """Within, draws in place leave a tensor as it is in memory, and no random state moves; `torch.randn` still draws.
 
     Drawing takes most of the time that a model takes to load. Load weights with `strict=True` afterwards.
     """

@@ -67,8 +67,11 @@ def capacity(
         table.add_row(line.what, line.formula, shown(line.value, line.unit))
     show_table(table)
     say("C classes, N images, d dimensions, R GPUs, b rows of each GPU per step, E epochs")
-    if not any(line.unit == "GPU h" for line in lines):
-        say("for hours and cost, give --images-per-s, --teraflops and --network-gb-per-s, or --embed-images-per-s")
+    computed = {line.what for line in lines}
+    if "training" not in computed:
+        say("for hours and cost of the training, give --images-per-s, --teraflops and --network-gb-per-s")
+    if "embedding all images" not in computed:
+        say("for hours and cost of embedding, give --embed-images-per-s")
     save_json(json, {"plan": chosen, "figures": [line._asdict() for line in lines]})
 
 
@@ -83,4 +86,4 @@ def shown(value: float, unit: str) -> str:
         return (
             f"{value / 3600:,.1f} h" if value >= 3600 else f"{value:,.1f} s" if value >= 1 else f"{1e3 * value:,.2f} ms"
         )
-    return f"{value:,.0f} {unit}".rstrip()
+    return f"{value:,.{0 if isinstance(value, int) or value >= 100 else 2}f} {unit}".rstrip()

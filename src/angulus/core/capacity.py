@@ -12,10 +12,14 @@ from typing import NamedTuple
 from angulus.core import checks
 
 FLOAT = 4  # bytes of a float32
-PRODUCTS = 4  # of features and class weights in a step: forward, two gradients, and forward again in backward
+MOST = 10**15  # of a count
+# of features and class weights in a step: forward, two gradients, and forward again in backward; kernels that keep the
+# products of a batch of at most d rows do three
+PRODUCTS = 4
 FACTS, TARGETS, TOTALS = 10, 4, 4  # numbers of int64, of the rows' dtype, of float64: see heads/sharded.py
-BLOCK_BYTES = 24 * 2**20  # of the logits that exist at a time: a block of classes
-UPDATED_BLOCK_BYTES = 48 * 2**20  # the same with the gradient of the block's weights
+BLOCK_MIB = 24  # of the logits that exist at a time: a block of classes, up to 8,192 rows
+BLOCK_ROWS = 8_192  # with more rows a block has 64 classes, so it grows: see kernels/blocks.py
+UPDATED_MIB = 24  # of the gradient of a block's weights, and of its update
 RECORD_BYTES = 108  # per row next to the image: name, identity, size, checksum
 GALLERY_BYTES = 33  # per row next to the vector: id and identity
 GALLERY_COPIES = 2  # a gallery that grew in parts is packed into one, and the parts stay for an hour
@@ -91,7 +95,7 @@ class Plan:
         for each in fields(self):
             value, name = getattr(self, each.name), "--" + each.name.replace("_", "-")
             if each.type == "int":
-                checks.integer(name, value, low=1)
+                checks.integer(name, value, low=1, high=MOST)
             elif each.type.startswith("float") and value is not None:
                 checks.number(name, value, low=0, open_low=True)
         if self.gpus > self.classes:
@@ -122,7 +126,8 @@ def capacity(plan: Plan) -> list[Line]:
 def _memory(plan: Plan) -> list[Line]:
     shard = FLOAT * -(-plan.classes // plan.gpus) * plan.dimensions
     rows = 2 * FLOAT * plan.gpus * plan.batch_size * plan.dimensions
-    block = UPDATED_BLOCK_BYTES if plan.update_in_backward else BLOCK_BYTES
+    block = 2**20 * BLOCK_MIB * max(1, plan.gpus * plan.batch_size / BLOCK_ROWS)
+    block_formula = f"{BLOCK_MIB} MiB · max(1, R b / {BLOCK_ROWS})"
     parts = [("class weights, per GPU", "4 ⌈C/R⌉ d", shard), ("their momentum, per GPU", "4 ⌈C/R⌉ d", shard)]
     if not plan.update_in_backward:
         parts += [
@@ -131,19 +136,22 @@ def _memory(plan: Plan) -> list[Line]:
         ]
     parts += [
         ("rows of all GPUs and their gradients, per GPU", "8 R b d", rows),
-        ("a block of classes, per GPU", f"{block // 2**20} MiB", block),
+        ("a block of classes, per GPU", block_formula, round(block)),
     ]
+    if plan.update_in_backward:
+        parts.append(("gradient and update of the block, per GPU", f"{UPDATED_MIB} MiB", UPDATED_MIB * 2**20))
     total = ("memory of the head, per GPU", "sum of these", sum(value for *_, value in parts))
     return [Line(*part, "bytes") for part in (*parts, total)]
 
 
 def _disk(plan: Plan) -> list[Line]:
     checkpoint = 2 * FLOAT * plan.classes * plan.dimensions
+    share = 2 * FLOAT * -(-plan.classes // plan.gpus) * plan.dimensions
     record = plan.image_bytes + RECORD_BYTES
     vector = FLOAT * plan.dimensions + GALLERY_BYTES
     lines = [
         Line("checkpoint: class weights and momentum", "8 C d", checkpoint, "bytes"),
-        Line("copy for training.checkpoint_async, CPU memory per GPU", "8 ⌈C/R⌉ d", checkpoint / plan.gpus, "bytes"),
+        Line("copy for training.checkpoint_async, CPU memory per GPU", "8 ⌈C/R⌉ d", share, "bytes"),
     ]
     if plan.disk_mb_per_s is not None:
         lines.append(Line("checkpoint", "8 C d / disk", checkpoint / (1e6 * plan.disk_mb_per_s), "s"))

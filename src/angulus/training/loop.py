@@ -22,7 +22,7 @@ from angulus.training.callbacks import Callback, Calls, Record
 from angulus.training.finetune import train_mode
 from angulus.training.job import Job, place_on_device
 from angulus.training.log import MetricsLog
-from angulus.training.saver import Saver
+from angulus.training.saver import saving
 from angulus.training.schedule import PlateauState
 from angulus.training.settings import Plateau
 from angulus.training.signals import Interrupted, stop_requests
@@ -101,7 +101,7 @@ def fit(
     ahead = reading.read_ahead(job, batches.remaining_batches(job.images.labels, settings, progress.step))
     unreadable = reading.Unreadable(folder, job.images)
     log = MetricsLog(folder, progress.step, job)
-    with closing(log), stop_requests() as stop_requested, calls, closing(ahead), Saver(folder, job) as saver:
+    with closing(log), stop_requests() as stop_requested, calls, closing(ahead), saving(folder, job) as saver:
         if progress.step < steps:
             calls("on_start", record(math.nan, 0, {}))
             ranks.run_on_all(calls.raise_failure)

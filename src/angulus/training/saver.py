@@ -3,49 +3,34 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import torch.distributed as dist
 from torch import Tensor
 
+from angulus.distributed.launch import patient
 from angulus.distributed.runtime import Ranks
-from angulus.heads.saving import HeadParts
 from angulus.training.ema import Ema
 from angulus.training.job import Job
 from angulus.training.optimizer import Optimizers
 from angulus.training.schedule import PlateauState
-from angulus.training.state import Progress, State, take_state, write_state
+from angulus.training.state import Progress, take_state, write_state
 
 
 class Saver:
     """Writes checkpoints of a job; every rank has one and calls it at the same steps.
 
-    With `training.checkpoint_async`, `save` copies the state to the CPU's memory and a thread writes the copy. One copy
-    is written at a time: the next `save` waits for it, and raises its error on all ranks. As a context, it ends when
-    the thread has.
+    With a pool of one thread, `save` copies the state to the CPU's memory and the thread writes the copy. One copy is
+    written at a time: the next `save` waits for it, and raises its error on all ranks.
     """
 
-    def __init__(self, folder: Path, job: Job) -> None:
+    def __init__(self, folder: Path, job: Job, ranks: Ranks, pool: ThreadPoolExecutor | None = None) -> None:
         self.folder, self.job = folder, job
+        self._ranks, self._pool = ranks, pool  # the thread's
         self._writing: Future[None] | None = None
-        self._ranks = job.ranks
-        self._pool = ThreadPoolExecutor(1, "checkpoint") if job.settings.checkpoint_async else None
-        if self._pool is not None and job.ranks.count > 1:  # the training's collectives must not meet the thread's
-            ranks = dist.get_process_group_ranks(job.ranks.group or dist.group.WORLD)
-            self._ranks = Ranks.here(dist.new_group(ranks, backend="gloo"))
-
-    def __enter__(self) -> Saver:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Let the thread end, but not after a failure that only this rank may have had: the others may be lost."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=self._ranks.count == 1 or kind is None or not issubclass(kind, RuntimeError))
-            if kind is None and self._ranks.count > 1:
-                dist.destroy_process_group(self._ranks.group)
 
     @property
     def failed(self) -> bool:
@@ -66,14 +51,35 @@ class Saver:
             self._writing = self._pool.submit(write_state, self.folder, copied(state), self._ranks)
 
 
+@contextmanager
+def saving(folder: Path, job: Job) -> Iterator[Saver]:
+    """A saver, in a thread if `training.checkpoint_async` asks for it; the thread has ended when the context ends.
+
+    It is not waited for after a failure that only this rank may have had: the others may be lost.
+    """
+    if not job.settings.checkpoint_async:
+        yield Saver(folder, job, job.ranks)
+        return
+    pool, wait = ThreadPoolExecutor(1, "checkpoint"), True
+    with patient(job.ranks) as ranks:  # a group of its own: the training's collectives must not meet the thread's
+        try:
+            yield Saver(folder, job, ranks, pool)
+        except RuntimeError:
+            wait = ranks.count == 1
+            raise
+        finally:
+            pool.shutdown(wait)
+
+
 def copied(value: Any) -> Any:
-    """The value with copies of all its tensors, on the CPU."""
+    """The value with copies of all its tensors, on the CPU, and of the containers that hold them."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):  # of any kind, with its attributes
         same = copy.copy(value)
         same.update((name, copied(each)) for name, each in value.items())
         return same
-    if isinstance(value, State | HeadParts):
-        return type(value)(*map(copied, value))
-    return list(map(copied, value)) if isinstance(value, list) else value
+    if isinstance(value, list | tuple):
+        parts = [copied(each) for each in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value

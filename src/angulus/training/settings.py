@@ -274,8 +274,8 @@ class Training:
     checkpoint_every: Natural = 0
     """Steps between checkpoints; 0 is once per epoch. The end always has one."""
     checkpoint_async: bool = False
-    """Write checkpoints while training goes on, from a copy in the CPU's memory: as much as a checkpoint takes on disk,
-    on each process its share. The next checkpoint waits for the last one."""
+    """Write checkpoints while training goes on, from a copy in the CPU's memory: of each process its share of the head,
+    and of the first one the backbone and its optimiser. The next checkpoint waits for the last one."""
     log_every: Count = 10
     """Steps between rows of metrics.jsonl."""
     loggers: list[Literal["tensorboard", "wandb", "mlflow"]] | None = None

@@ -63,10 +63,10 @@ class Progress:
 
 
 class State(NamedTuple):
-    """What a checkpoint holds of this rank."""
+    """What this rank writes of a checkpoint."""
 
     step: int
-    checkpoint: dict[str, Any]
+    checkpoint: dict[str, Any]  # of rank 0; empty on the others
     heads: dict[str, HeadParts]  # of a sharded head, by their folder within head-STEP: the weights, and their mean
 
 
@@ -98,7 +98,7 @@ def take_state(job: Job, optim: Optimizers, plateau: PlateauState, progress: Pro
         state[COMPATIBLE] = job.compatible.state()
     if ema is not None:
         state[EMA] = {"backbone": for_file(ema.state("backbone"), ranks), "head": {} if sharded else ema.state("head")}
-    return State(progress.step, state, heads)
+    return State(progress.step, state if ranks.rank == 0 else {}, heads)
 
 
 def write_state(folder: Path, state: State, ranks: Ranks) -> None:
