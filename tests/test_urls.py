@@ -143,7 +143,7 @@ def test_a_cache_that_cannot_be_written_is_named_and_rows_need_none(
     convert(tmp_path / "photos", "memory://bucket/uncached")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "photos" / "person-0" / "0.png"))
     assert len(Records("memory://bucket/uncached").images(range(6))) == 6
-    with pytest.raises(InputError, match="must be a folder of your own, for copies of URLs; .*set XDG_CACHE_HOME"):
+    with pytest.raises(InputError, match=r"must be a folder of your own, for copies of URLs; .*set XDG_CACHE_HOME"):
         urls.fetch("memory://bucket/uncached")
 
 
@@ -269,8 +269,8 @@ def test_names_that_leave_the_folder_are_refused(tmp_path: Path, monkeypatch: py
         urls.fetch("memory://hostile/photos")
     assert not list(tmp_path.rglob("up.jpg"))
     put("memory://hostile/a.bin", b"x")
-    listed_next = [{"name": r"/hostile/a.bin.\..\..\up.txt", "size": 1, "type": "file", "created": 1}]  # Windows' paths
-    monkeypatch.setattr(MemoryFileSystem, "ls", lambda *_, **__: listed_next)
+    hostile = [{"name": r"/hostile/a.bin.\..\..\up.txt", "size": 1, "type": "file", "created": 1}]  # Windows' paths
+    monkeypatch.setattr(MemoryFileSystem, "ls", lambda *_, **__: hostile)
     with pytest.raises(InputError, match=r"names of objects must stay below /hostile/; got 'a.bin"):
         urls.fetch("memory://hostile/a.bin")
 

@@ -176,7 +176,7 @@ def _single(system: Any, path: str, name: str) -> list[_Object]:
     forms = () if "://" in path else _WITH.get(suffix, ())  # http lists nothing
     literal, folder = glob.escape(name), path.rpartition("/")[0]
     wanted = [form.format(name=literal, stem=literal.removesuffix(suffix)) for form in forms]
-    listed = []
+    listed: list[dict[str, Any]] = []
     with contextlib.suppress(PermissionError):  # one may be allowed to read an object and not to list others
         listed = system.ls(folder, detail=True) if wanted else []
     others = [(info["name"].rpartition("/")[2], info) for info in listed]
