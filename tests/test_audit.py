@@ -6,7 +6,9 @@ import csv
 import gzip
 import io
 import json
+import tracemalloc
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -19,7 +21,17 @@ from typer.testing import CliRunner
 from angulus import InputError
 from angulus.cli.audit import audit as command
 from angulus.core.embeddings import Embeddings
-from angulus.data.audit import CERTAIN, AuditSet, AuditSettings, apply_removals, audit, read_list, write_list
+from angulus.data.audit import (
+    CERTAIN,
+    AuditSet,
+    AuditSettings,
+    apply_removals,
+    audit,
+    duplicates,
+    inventory,
+    read_list,
+    write_list,
+)
 from angulus.data.audit.duplicates import Twins, sort_out
 from angulus.data.audit.inventory import Inventory, mirrored, signature, take_inventory
 from angulus.data.audit.labels import Means, fit, normalised_name, shared_names, similar_identities, spellings
@@ -134,8 +146,9 @@ def test_one_image_of_every_picture_is_left(pairs: set[tuple[int, int]]) -> None
     twins = [Twins(one, other, "looks like") for one, other in sorted(pairs)]
     blank = np.zeros((8, 480), np.float16)
     names, flags = np.array([f"{n}.png" for n in range(8)]), np.ones(8, bool)
+    hashes, sizes = names.astype(bytes), np.ones((8, 2), np.int64)
     found = Inventory(
-        "x", "zip", {}, names, np.full(8, "ann"), [], [], blank, np.ones((8, 2), np.int64), names, flags, flags, (), ()
+        "x", "zip", {}, names, np.full(8, "ann"), hashes, hashes, blank, sizes, names, flags, flags, (), ()
     )
     gone = {int(each.id[0]) for each in sort_out(found, twins).removals}
     assert gone == set(range(8)) - loop_kept(8, twins)
@@ -413,6 +426,25 @@ def test_an_id_that_repeats_is_named_and_not_counted_twice(tmp_path: Path) -> No
         csv.writer(file).writerows([("path", "identity", "id"), ("a.png", "ann", "x"), ("a.png", "bob", "x")])
     found = take_inventory(tmp_path / "list.csv")
     assert len(found) == 1 and found.left_out[0].reason == "the source has a row of this id before it"
+
+
+def test_an_inventory_is_small_and_has_the_signature_of_each_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [picture(number)[:20, :24] for number in range(4)]
+    files = [encoded(pixels, "BMP") for pixels in pictures]
+
+    def rows(*_: object) -> Iterator[Row]:
+        return (Row(f"person-{n // 9:04d}/{n:05d}.bmp", files[n % 4], f"person-{n // 9:04d}") for n in range(400))
+
+    monkeypatch.setattr(inventory, "read_source", rows)
+    take_inventory(Path("list"), kind="folder")  # which imports what it needs
+    tracemalloc.start()
+    found = take_inventory(Path("list"), kind="folder")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found) == 400 and peak / 400 < 1200  # bytes; a part does not grow with the images
+    for row, pixels in enumerate(pictures):
+        np.testing.assert_array_equal(found.signatures[np.array([row])][0], signature(pixels))
+    assert len(duplicates.exact(found)) == 400 - 4
 
 
 def test_real_faces(data_folder: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import stores
 from angulus.cli import main as cli
 from angulus.cli.urls import role
 from angulus.core import files, urls
+from angulus.core import stores as core_stores
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.data.convert import convert
@@ -35,7 +36,7 @@ Run = Callable[..., tuple[int, str, str]]
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty cache, no waiting between tries, and no copies of other tests."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(urls, "_WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr(core_stores, "_WAITS_S", (0.0, 0.0))
     monkeypatch.setattr(files, "ORIGINS", {})
 
 
@@ -71,12 +72,12 @@ def place(request: pytest.FixtureRequest) -> str:
 
 
 def put(url: str, data: bytes) -> None:
-    system, path = urls.connect(url)
+    system, path = core_stores.connect(url)
     system.pipe_file(path, data)
 
 
 def below(url: str) -> list[str]:
-    system, root = urls.connect(url)
+    system, root = core_stores.connect(url)
     system.invalidate_cache()
     return sorted(path.removeprefix(root + "/") for path in system.find(root))
 
@@ -91,11 +92,66 @@ def test_a_file_is_copied_again_only_when_it_has_changed(place: str) -> None:
     assert urls.fetch(f"{place}/a.txt").read_bytes() == b"two"
 
 
+def test_a_copy_that_has_lost_bytes_is_copied_again(place: str) -> None:
+    put(f"{place}/a.txt", b"one")
+    urls.fetch(f"{place}/a.txt").write_bytes(b"o")
+    assert urls.fetch(f"{place}/a.txt").read_bytes() == b"one"
+
+
+def test_an_old_copy_stays_until_the_new_one_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    put("memory://bucket/old/a.txt", b"one")
+    copy = urls.fetch("memory://bucket/old/a.txt")
+    put("memory://bucket/old/a.txt", b"two")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(MemoryFileSystem, "get", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            urls.fetch("memory://bucket/old/a.txt")
+    assert copy.read_bytes() == b"one"
+    assert {path.name for path in copy.parent.parent.iterdir()} == {".lock", "copied.json", "here"}
+    assert urls.fetch("memory://bucket/old/a.txt").read_bytes() == b"two"
+
+
+def test_a_file_is_read_where_its_folder_may_not_be_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    put("memory://bucket/unlisted/[1].json", b"{}")
+    put("memory://bucket/unlisted/[1].npz", b"samples")
+    assert urls.fetch("memory://bucket/unlisted/[1].json").with_name("[1].npz").read_bytes() == b"samples"
+
+    def deny(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", deny)
+    assert urls.fetch("memory://bucket/unlisted/[1].json").read_bytes() == b"{}"
+
+
+def test_only_the_cache_says_that_a_folder_is_the_copy_of_records(tmp_path: Path) -> None:
+    photos(tmp_path / "photos")
+    convert(tmp_path / "photos", tmp_path / "here" / "records")
+    for name in ("url", "here/url", "here/records/.url", "here/records/url"):
+        (tmp_path / name).write_text("memory://bucket/of-a-stranger")
+    records = Records(tmp_path / "here" / "records")
+    assert (records.where, len(records)) == (str(tmp_path / "here" / "records"), 6)
+
+
+def test_a_cache_that_cannot_be_written_is_named_and_rows_need_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos(tmp_path / "photos")
+    convert(tmp_path / "photos", "memory://bucket/uncached")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "photos" / "person-0" / "0.png"))
+    assert len(Records("memory://bucket/uncached").images(range(6))) == 6
+    with pytest.raises(InputError, match=r"must be a folder of your own, for copies of URLs; .*set XDG_CACHE_HOME"):
+        urls.fetch("memory://bucket/uncached")
+
+
 def test_a_folder_follows_the_store(place: str) -> None:
     for name in ("ann/1.jpg", "ann/2.jpg", "bob/1.jpg"):
         put(f"{place}/photos/{name}", name.encode())
     copy = urls.fetch(f"{place}/photos")
-    system, root = urls.connect(place)
+    system, root = core_stores.connect(place)
     system.rm(f"{root}/photos/bob/1.jpg")
     put(f"{place}/photos/cy/1.jpg", b"new")
     again = urls.fetch(f"{place}/photos/")
@@ -212,6 +268,11 @@ def test_names_that_leave_the_folder_are_refused(tmp_path: Path, monkeypatch: py
     with pytest.raises(InputError, match=r"names of objects must stay below /hostile/photos/; got '\.\./"):
         urls.fetch("memory://hostile/photos")
     assert not list(tmp_path.rglob("up.jpg"))
+    put("memory://hostile/a.bin", b"x")
+    hostile = [{"name": r"/hostile/a.bin.\..\..\up.txt", "size": 1, "type": "file", "created": 1}]  # Windows' paths
+    monkeypatch.setattr(MemoryFileSystem, "ls", lambda *_, **__: hostile)
+    with pytest.raises(InputError, match=r"names of objects must stay below /hostile/; got 'a.bin"):
+        urls.fetch("memory://hostile/a.bin")
 
 
 def test_http_is_read_and_never_written(server: Store) -> None:
@@ -273,7 +334,7 @@ def photos(folder: Path) -> None:
 def test_commands_read_and_write_urls(angulus: Run, place: str, tmp_path: Path) -> None:
     photos(tmp_path / "photos")
     crowd().write(f"{place}/people.npz")
-    system, root = urls.connect(place)
+    system, root = core_stores.connect(place)
     system.put(str(tmp_path / "photos"), f"{root}/photos", recursive=True)
     code, out, err = angulus("convert", f"{place}/photos", f"{place}/records")
     assert (code, err) == (0, "")
@@ -286,6 +347,14 @@ def test_commands_read_and_write_urls(angulus: Run, place: str, tmp_path: Path) 
     assert f"{place}/people.npz" in system.cat_file(f"{root}/c.json").decode()
     for text in (out, system.cat_file(f"{root}/c.json").decode(), system.cat_file(f"{root}/audit/card.json").decode()):
         assert str(tmp_path) not in text
+
+
+def test_a_url_of_a_local_file_is_a_path(angulus: Run, tmp_path: Path) -> None:
+    photos(tmp_path / "photos")
+    code, _, err = angulus("audit", f"file://{tmp_path}/photos", "--out", f"file://{tmp_path}/audit")
+    assert (code, err) == (0, "")
+    assert (tmp_path / "audit" / "card.json").is_file()
+    assert urls.local_of("~nobody-of-this-name.npz") == Path("~nobody-of-this-name.npz")
 
 
 def test_what_must_be_local_is_refused_at_once(angulus: Run) -> None:

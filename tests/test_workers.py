@@ -38,6 +38,8 @@ def test_a_process_that_dies_costs_nothing_and_an_item_that_kills_it_is_found(tm
         assert results == [1, 4, 4, 9, Died(), 16, 25, 9, 36, 49]
         with pytest.raises(ValueError, match="fourteen"):
             two.submit([14])()
+        with pytest.raises(RuntimeError, match="Homebound: fifteen"):
+            two.submit([15])()
     assert str(Died().error("13.png")).startswith("13.png cannot be used: its worker process died 3 times, perhaps")
 
 

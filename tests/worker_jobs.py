@@ -8,12 +8,19 @@ from functools import partial
 from pathlib import Path
 
 
+class Homebound(Exception):
+    """An error that can be pickled and not made again."""
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(text)
+
+
 def square(items: list[int]) -> list[int]:
     return [item**2 for item in items]
 
 
 def fragile(folder: Path, items: list[int]) -> list[int]:
-    """Squares; the process dies at 13, at -2 the first time, at -3 the first two times; 14 is an error."""
+    """Squares; the process dies at 13, at -2 the first time, at -3 the first two times; 14 and 15 are errors."""
     for item in items:
         times = len(list(folder.glob(f"{item} *")))
         if item == 13 or times < -item - 1:
@@ -21,6 +28,8 @@ def fragile(folder: Path, items: list[int]) -> list[int]:
             os._exit(9)
         if item == 14:
             raise ValueError("fourteen")
+        if item == 15:
+            raise Homebound(15, "fifteen")
     return square(items)
 
 

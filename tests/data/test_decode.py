@@ -291,3 +291,13 @@ def test_a_plain_jpeg_is_read_as_with_pillows_look_at_its_header(monkeypatch: py
             without.setattr(decoding, "_is_plain_jpeg", lambda data: False)
             assert result(bytes(changed)) == short, f"byte {place}"
     assert taken > 100
+
+
+def test_what_opencv_refuses_is_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cv2")
+    monkeypatch.setenv(limits.VARIABLE, "64G")
+    data = bytearray(jpeg())
+    size = data.index(b"\xff\xc0") + 5
+    data[size : size + 4] = b"\xfd\xe8" * 2  # more pixels than OpenCV's own limit
+    monkeypatch.setattr(decoding, "opened", lambda image, what: np.zeros((1, 1, 3), np.uint8))
+    assert decoding._is_plain_jpeg(bytes(data)) and decode(bytes(data)).shape == (1, 1, 3)

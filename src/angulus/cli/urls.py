@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from angulus.core import files, urls
+from angulus.core import files, stores, urls
 from angulus.core.checks import InputError
 from angulus.distributed import launch
 
@@ -72,11 +72,11 @@ def _local(words: str, name: str, value: Any, stack: ExitStack) -> Any:
     text = isinstance(value, str) and f"{words} {name}" in _TEXTS and not value.startswith(("http://", "https://"))
     url = files.url_of(value) if isinstance(value, Path) or text else None
     if url is None:
-        return value
+        return urls.local_of(value) if isinstance(value, Path) else value
     kind = role(words, name)
     if kind == "local":
         why = LOCAL.get(f"{words} {name}") or LOCAL[name]
-        raise InputError(f"{name} of angulus {words} must be on this machine, as {why}; got {urls.masked(url)}")
+        raise InputError(f"{name} of angulus {words} must be on this machine, as {why}; got {stores.masked(url)}")
     if kind == "write":
         new = name == "out" and not value.suffix if isinstance(value, Path) else False
         path = stack.enter_context(urls.writing(url, new=new, upload=launch.reports()))

@@ -9,25 +9,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from fnmatch import fnmatch
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from angulus.core import checks, files, redact
+from angulus.core import files
 from angulus.core.checks import InputError
+from angulus.core.stores import HTTP, ask, bucket_of, connect, info_of, make_parents, masked
 
 ABOUT, FIRST_PART = "about.json", "rows-00000.parquet"  # of records
-LINK = ".url"  # next to the copy of their description: their URL
 
-_HTTP = ("http", "https")
+_LINK = "url"  # in the cache's entry of records: their URL
 _WITH = {  # files that are read with another: a result's samples, an embedding file's texts, a .rec's index
     ".json": ("{stem}.npz",),
     ".safetensors": ("{name}.*.txt",),
@@ -35,95 +36,16 @@ _WITH = {  # files that are read with another: a result's samples, an embedding 
     ".rec": ("{stem}.idx", "{stem}.lst"),
     ".onnx": ("{name}.data", "{name}_data"),
 }
-_FLAT = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "memory", *_HTTP)  # without folders to make
-_WAITS_S = (0.5, 2.0, 8.0)  # before each further try; the packages below try several times within each
 _WAIT_S = 3600.0  # for another process that copies the same URL
-_AT_ONCE = 64  # files that are copied between two notes of what is there
-_MOST_REASON = 300  # letters of a store's own words
+_AT_ONCE = 64  # files that are copied at a time
+_NOTE_S = 30.0  # between two notes of what is there, which take long for a million files
 _CHANGES = re.compile(r"etag|md5|modified|mtime|created|updated|generation|version|blob_id|sha256", re.I)
-_LOGIN = re.compile(r"[^\s/\"'@:]+:[^\s/\"'@]+@")  # of a URL, where an error quotes only what follows its scheme
-_FINAL = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
-_LOCAL_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-
-Answer = TypeVar("Answer")
 
 
 def local_of(path: str | os.PathLike[str]) -> Path:
     """A path of this machine, which may begin with file://."""
     text = path.as_posix() if isinstance(path, Path) else os.fspath(path)
-    return Path(re.sub(r"^file:/+", "/", text)).expanduser()
-
-
-def masked(url: str) -> str:
-    """A URL as messages and results may show it: without its user, password, key or signature."""
-    return redact.text(url)
-
-
-def connect(url: str, **options: Any) -> tuple[Any, str]:
-    """The file system of a URL, and the path in it; `InputError` for one that cannot be opened."""
-    import fsspec  # type: ignore[import-untyped]
-
-    try:
-        system, root = fsspec.core.url_to_fs(url, **options)
-    except (ImportError, ValueError) as error:
-        reason = redact.text(checks.one_line(error))
-        raise InputError(f"{masked(url)} must be a URL that can be opened; {reason}") from None
-    return system, str(root)
-
-
-def ask(where: str, action: Callable[[], Answer], *, must: str = "readable") -> Answer:
-    """What a store answers; asks again, after longer and longer waits, where that may help.
-
-    A store that throttles, fails for the moment or breaks off is asked again; one that denies access, or does not have
-    what is asked for, is not.
-
-    Raises:
-        checks.InputError: what the store says, without secrets; `where` is the URL as it may be shown.
-    """
-    for wait in (*_WAITS_S, None):
-        try:
-            return action()
-        except InputError:
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in _LOCAL_FAULTS:
-                raise InputError(files.sentence(error)) from None
-            if wait is None or not _may_pass(error):
-                raise InputError(_sentence(where, error, must)) from None  # its own text may hold a signed URL
-        time.sleep(wait)
-    raise AssertionError("the last try returns or raises")
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether the same request may succeed later."""
-    status = _status(error)
-    if status is not None:
-        return status in (408, 425, 429) or status >= 500
-    if isinstance(error, _FINAL):
-        return False
-    if isinstance(error, OSError):
-        return error.errno not in (errno.EINVAL, errno.ENOSYS)
-    return re.search("connect|timeout|payload|incomplete|checksum", type(error).__name__, re.I) is not None
-
-
-def _status(error: BaseException) -> int | None:
-    """The status of HTTP behind an error of aiohttp or Google; fsspec's http calls any of them a missing file."""
-    for one in (error, error.__cause__):
-        status = getattr(one, "status", None) or getattr(one, "__dict__", {}).get("code")
-        if isinstance(status, int):
-            return status
-    return None
-
-
-def _sentence(where: str, error: Exception, must: str) -> str:
-    reason = _LOGIN.sub(f"{redact.MASK}@", redact.text(checks.one_line(error)))[:_MOST_REASON]
-    status = _status(error)
-    if status in (401, 403) or isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
-        way = "give credentials where the package of this store looks for them, such as AWS_PROFILE for s3"
-        return f"{where} must be there and {must}; access is denied: {reason}; {way}"
-    if status in (404, 410) or (status is None and isinstance(error, FileNotFoundError)):
-        return f"{where} must be there and {must}; there is no such object, folder or bucket: {reason}"
-    return f"{where} must be there and {must}; got: {reason}"
+    return Path(os.path.expanduser(re.sub(r"^file:/+", "/", text)))  # keeps a name such as ~backup
 
 
 def fetch(path: str | os.PathLike[str]) -> Path:
@@ -146,19 +68,26 @@ def fetch(path: str | os.PathLike[str]) -> Path:
         system.invalidate_cache()
         found: dict[str, Any] = ask(where, lambda: system.info(root))
         single = _is_http(url) or found["type"] == "file"
-        records = None if single else ask(where, lambda: _info(system, f"{root}/{FIRST_PART}"))
+        records = None if single else ask(where, lambda: info_of(system, f"{root}/{FIRST_PART}"))
         list_objects = _single if single else _description if records else _below
         _copy(where, entry, system, ask(where, lambda: list_objects(system, root, place.name)))
         if records:
-            files.write_text(place / LINK, url)
+            files.write_text(entry / _LINK, url)
+        else:
+            (entry / _LINK).unlink(missing_ok=True)
     files.ORIGINS[str(place)] = where
     return place
 
 
 def link_of(folder: Path) -> str | None:
-    """The URL of records of which a folder is the copy of the description, else None."""
-    link = folder / LINK
-    return link.read_text(encoding="utf-8") if link.is_file() else None
+    """The URL of records of which a folder is the copy of the description, else None.
+
+    Only the cache is asked: a folder from elsewhere must not choose what is read in its place.
+    """
+    link = folder.parent.parent / _LINK
+    if not link.is_file() or not link.resolve().is_relative_to(_cache().resolve()):
+        return None
+    return link.read_text(encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -191,34 +120,17 @@ def writing(path: str | os.PathLike[str], *, new: bool = False, upload: bool = T
     system, root = connect(url)
     system.invalidate_cache()
     bucket = root.split("/")[0]  # "" in a store without buckets
-    if bucket and ask(where, lambda: _bucket(system, bucket), must="writable") is None:
+    if bucket and ask(where, lambda: bucket_of(system, bucket), must="writable") is None:
         raise InputError(f"{where} must be in a bucket that is there; there is no {bucket}; make it first")
-    if new and ask(where, lambda: _info(system, root)):
+    if new and ask(where, lambda: info_of(system, root)):
         raise InputError(f"{where} must be new; something is there; choose another")
-    with files.lock(place.parent.parent, f"what is written for {where} in", way="wait for the other command"):
+    with files.lock(place.parent.parent, f"what is written for {where} in", way="choose another URL"):
         yield place
         _upload(place, system, root, where)
 
 
-def _info(system: Any, path: str) -> dict[str, Any] | None:
-    """What a store says of an object or a folder; None if it is not there."""
-    try:
-        info: dict[str, Any] = system.info(path)
-    except FileNotFoundError:
-        return None
-    return info
-
-
-def _bucket(system: Any, bucket: str) -> object:
-    """What a store says of a bucket; one may be allowed to write to it and not to list it."""
-    try:
-        return _info(system, bucket)
-    except PermissionError:
-        return "denied"
-
-
 def _is_http(url: str) -> bool:
-    return url.partition("://")[0].lower() in _HTTP
+    return url.partition("://")[0].lower() in HTTP
 
 
 def _place(url: str, use: str) -> Path:
@@ -228,16 +140,28 @@ def _place(url: str, use: str) -> Path:
     if name in (".", ".."):
         raise InputError(f"{masked(url)} must end in the name of a file or folder; got {name!r}")
     folder = cache_entry(url, use) / "here"
-    files.make_folder(folder)
+    make_in_cache(folder)
     return folder / name
 
 
+def _cache() -> Path:
+    return files.cache_folder() / "urls"
+
+
 def cache_entry(url: str, use: str) -> Path:
-    """The folder in the cache for one use of a URL; only its owner may read what lies in it."""
-    top = files.cache_folder() / "urls"
-    files.make_folder(top)
-    top.chmod(0o700)
-    return top / use / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
+    """The folder in the cache for one use of a URL."""
+    return _cache() / use / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
+
+
+def make_in_cache(folder: Path) -> None:
+    """Make a folder of the cache; only its owner may read what lies in it."""
+    try:
+        _cache().mkdir(mode=0o700, parents=True, exist_ok=True)
+        _cache().chmod(0o700)
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        rule = f"{_cache()} must be a folder of your own, for copies of URLs"
+        raise InputError(f"{rule}; {error.strerror}; set XDG_CACHE_HOME to a folder that you may write") from error
 
 
 class _Object(NamedTuple):
@@ -250,11 +174,15 @@ def _single(system: Any, path: str, name: str) -> list[_Object]:
     """An object, and those next to it that are read with it."""
     suffix = PurePosixPath(name).suffix
     forms = () if "://" in path else _WITH.get(suffix, ())  # http lists nothing
-    wanted = [form.format(name=name, stem=name.removesuffix(suffix)) for form in forms]
-    listed = system.ls(path.rpartition("/")[0], detail=True) if wanted else []
-    others = (_Object(info["name"].rpartition("/")[2], info["name"], info) for info in listed)
-    own = _Object(name, path, system.info(path))
-    return [own, *(other for other in others if any(fnmatch(other.name, form) for form in wanted))]
+    literal, folder = glob.escape(name), path.rpartition("/")[0]
+    wanted = [form.format(name=literal, stem=literal.removesuffix(suffix)) for form in forms]
+    listed: list[dict[str, Any]] = []
+    with contextlib.suppress(PermissionError):  # one may be allowed to read an object and not to list others
+        listed = system.ls(folder, detail=True) if wanted else []
+    others = [(info["name"].rpartition("/")[2], info) for info in listed]
+    found = [(other, info) for other, info in others if any(fnmatchcase(other, form) for form in wanted)]
+    _refuse_leaving((other for other, _ in found), f"{folder}/")
+    return [_Object(name, path, system.info(path)), *(_Object(other, info["name"], info) for other, info in found)]
 
 
 def _description(system: Any, root: str, name: str) -> list[_Object]:
@@ -270,10 +198,15 @@ def _below(system: Any, root: str, name: str) -> list[_Object]:
     objects = [one for one in objects if one.name and not one.name.endswith("/")]  # without marks of folders
     if not objects:
         raise FileNotFoundError(f"no object begins with {base}")
-    for one in objects:
-        if {"..", "."} & set(one.name.replace("\\", "/").split("/")) or "//" in f"/{one.name}":
-            raise InputError(f"names of objects must stay below {base}; got {one.name!r}")
+    _refuse_leaving((one.name for one in objects), base)
     return [one._replace(name=f"{name}/{one.name}") for one in objects]
+
+
+def _refuse_leaving(names: Iterable[str], base: str) -> None:
+    """Refuse names that would leave the copy's folder, here or on Windows."""
+    for name in names:
+        if {"..", "."} & set(name.replace("\\", "/").split("/")) or "//" in f"/{name}":
+            raise InputError(f"names of objects must stay below {base}; got {name!r}")
 
 
 def _copy(where: str, entry: Path, system: Any, objects: list[_Object]) -> None:
@@ -284,31 +217,47 @@ def _copy(where: str, entry: Path, system: Any, objects: list[_Object]) -> None:
     except ValueError:
         had = {}
     marks = {one.name: _mark(one.info) for one in objects}
-    kept = {name: mark for name, mark in had.items() if mark and marks.get(name) == mark and (here / name).is_file()}
+    sizes = {one.name: one.info.get("size") for one in objects}
+    kept = {
+        name: mark
+        for name, mark in had.items()
+        if mark and marks.get(name) == mark and _is_whole(here / name, sizes[name])
+    }
+    files.write_json(noted, kept)  # first, so that no note is of what is replaced below
     for path in sorted(here.rglob("*"), reverse=True):  # files before their folders
         if path.is_dir():
             with contextlib.suppress(OSError):
                 path.rmdir()
-        elif path.relative_to(here).as_posix() not in kept:
+        elif path.relative_to(here).as_posix() not in marks:  # what has changed stays for its readers until replaced
             path.unlink()
-    wanted = [one for one in objects if one.name not in kept]
-    for start in range(0, len(wanted), _AT_ONCE):
-        batch = wanted[start : start + _AT_ONCE]
-        shutil.rmtree(fresh, ignore_errors=True)
-        for folder in {(top / one.name).parent for one in batch for top in (fresh, here)}:
-            files.make_folder(folder)
-        ask(where, partial(_get, system, [(one.path, fresh / one.name, one.info.get("size")) for one in batch]))
-        for one in batch:
-            (fresh / one.name).replace(here / one.name)
-            kept[one.name] = marks[one.name]
+    wanted, noted_at = [one for one in objects if one.name not in kept], time.monotonic()
+    try:
+        for start in range(0, len(wanted), _AT_ONCE):
+            batch = wanted[start : start + _AT_ONCE]
+            shutil.rmtree(fresh, ignore_errors=True)
+            for folder in {(top / one.name).parent for one in batch for top in (fresh, here)}:
+                files.make_folder(folder)
+            ask(where, partial(_get, system, [(one.path, fresh / one.name, sizes[one.name]) for one in batch]))
+            for one in batch:
+                (fresh / one.name).replace(here / one.name)
+                kept[one.name] = marks[one.name]
+            if time.monotonic() - noted_at > _NOTE_S:
+                files.write_json(noted, kept)
+                noted_at = time.monotonic()
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)  # first: the disk may be full
         files.write_json(noted, kept)
-    shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _is_whole(copy: Path, size: int | None) -> bool:
+    """Whether a copy has its size, which it may lose with the power."""
+    return copy.is_file() and (size is None or copy.stat().st_size == size)
 
 
 def _get(system: Any, copies: list[tuple[str, Path, int | None]]) -> None:
     system.get([path for path, _, _ in copies], [str(copy) for _, copy, _ in copies])
     for path, copy, size in copies:
-        if size is not None and copy.stat().st_size != size:
+        if not _is_whole(copy, size):
             raise OSError(errno.EIO, f"{copy.stat().st_size} bytes came of {size} of {path}")
 
 
@@ -339,10 +288,3 @@ def _put(system: Any, file: Path, target: str) -> None:
     size = system.info(target)["size"]
     if size != file.stat().st_size:
         raise OSError(errno.EIO, f"the store has {size} bytes of {file.stat().st_size}")
-
-
-def make_parents(system: Any, path: str) -> None:
-    """Make the folders above a path where a store has folders; elsewhere that would make a missing bucket."""
-    protocols = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
-    if protocols.isdisjoint(_FLAT):
-        system.makedirs(path.rpartition("/")[0], exist_ok=True)

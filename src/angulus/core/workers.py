@@ -13,6 +13,7 @@ import logging
 import multiprocessing
 import multiprocessing.connection
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -289,7 +290,14 @@ def _exit_with(sentinel: int) -> None:
 
 
 def _work_here(items: list[Any]) -> list[Any]:
-    return _works["here"](items)
+    try:
+        return _works["here"](items)
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # some kinds cannot be made again elsewhere, which the pool takes for a death
+            raise RuntimeError(f"{type(error).__name__}: {error}") from error
+        raise
 
 
 def _work_on_ray(token: str, started: list[Any], items: list[Any]) -> list[Any]:

@@ -77,21 +77,28 @@ def decode(data: bytes, what: str = "the file") -> NDArray[np.uint8]:
             read only with `angulus --read-damaged` (ANGULUS_READ_DAMAGED=1): missing pixels are grey or black, and a
             warning names the image.
     """
-    fast = opencv()
-    if fast is not None and _is_plain_jpeg(data):
-        pixels = fast.imdecode(np.frombuffer(data, np.uint8), fast.IMREAD_COLOR_RGB)
-        if pixels is not None:
-            return pixels  # type: ignore[no-any-return]
+    if _is_plain_jpeg(data) and (pixels := _by_opencv(data)) is not None:
+        return pixels
     image, info, whole = _open(data, what)
-    plain = whole and info.kind == "JPEG" and image.mode in ("RGB", "L")
     try:
-        if fast is not None and plain and image.getexif().get(_ORIENTATION, 1) == 1:
-            pixels = fast.imdecode(np.frombuffer(data, np.uint8), fast.IMREAD_COLOR_RGB)
-            if pixels is not None:
-                return pixels  # type: ignore[no-any-return]
+        plain = whole and info.kind == "JPEG" and image.mode in ("RGB", "L")
+        plain = plain and image.getexif().get(_ORIENTATION, 1) == 1
     except Exception as error:  # a damaged file can raise nearly anything
         raise InputError(f"{what} must be a whole {info.kind}; decoding it gave: {one_line(error)}") from error
+    if plain and (pixels := _by_opencv(data)) is not None:
+        return pixels
     return opened(image, what)
+
+
+def _by_opencv(data: bytes) -> NDArray[np.uint8] | None:
+    """The pixels of a JPEG; None if OpenCV is not installed or does not read it, for Pillow to say why."""
+    fast = opencv()
+    if fast is None:
+        return None
+    try:
+        return fast.imdecode(np.frombuffer(data, np.uint8), fast.IMREAD_COLOR_RGB)  # type: ignore[no-any-return]
+    except fast.error:  # it has limits of its own
+        return None
 
 
 def _is_plain_jpeg(data: bytes) -> bool:

@@ -5,7 +5,6 @@ Near duplicates are looked for among all pairs; in large sets, in the cells of a
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from angulus.data.audit.inventory import Inventory, mirrored
 from angulus.data.audit.removals import Removal
 from angulus.evaluation.scoring import PairBatch, above
-from angulus.evaluation.scoring.cells import Cells, Vectors, View
+from angulus.evaluation.scoring.cells import Cells, Rows, Vectors, View
 
 EXACT_BELOW = 5_000_000
 SAMPLE = 4_096  # images that are compared with all, to know what an index finds
@@ -49,11 +48,13 @@ def exact(data: Inventory) -> list[Twins]:
 
     The one to keep is the first with a known identity; a group of m gives m − 1 twins.
     """
-    groups: dict[bytes, list[int]] = defaultdict(list)
-    for row, pixels in enumerate(data.pixels_hash):
-        groups[pixels].append(row)
+    order = np.argsort(data.pixels_hash, kind="stable")
+    hashes = data.pixels_hash[order]
+    starts = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1]))
+    counts = np.diff(starts, append=len(order))
+    groups = [order[start : start + count].tolist() for start, count in zip(starts, counts, strict=True) if count > 1]
     twins = []
-    for group in groups.values():
+    for group in sorted(groups):
         first, *others = sorted(group, key=lambda row: _order(data, row))
         twins += [_copy(data, first, data, row) for row in others]
     return twins
@@ -61,10 +62,10 @@ def exact(data: Inventory) -> list[Twins]:
 
 def exact_between(data: Inventory, against: Inventory) -> list[Twins]:
     """All images of `data` whose pixels are in `against`, with the first such row there as `first`."""
-    rows: dict[bytes, int] = {}
-    for row, pixels in enumerate(against.pixels_hash):
-        rows.setdefault(pixels, row)
-    return [_copy(against, rows[pixels], data, row) for row, pixels in enumerate(data.pixels_hash) if pixels in rows]
+    hashes, firsts = np.unique(against.pixels_hash, return_index=True)
+    places = np.minimum(np.searchsorted(hashes, data.pixels_hash), len(hashes) - 1)
+    rows = np.flatnonzero(hashes[places] == data.pixels_hash).tolist()
+    return [_copy(against, int(firsts[places[row]]), data, row) for row in rows]
 
 
 def _copy(against: Inventory, first: int, data: Inventory, second: int) -> Twins:
@@ -119,8 +120,7 @@ def near_between(
 
     Arguments as for `near`; `vectors` are those of both sets.
     """
-    exact_copies = set(against.pixels_hash)
-    rows = np.array([row for row, pixels in enumerate(data.pixels_hash) if pixels not in exact_copies], dtype=np.int64)
+    rows = np.flatnonzero(~np.isin(data.pixels_hash, against.pixels_hash))
     if not len(rows):
         return []
     twins: dict[int, Twins] = {}
@@ -137,8 +137,8 @@ def near_between(
 
 def _similar(
     search: _Search,
-    own: NDArray[np.float16],
-    others: NDArray[np.float16] | None,
+    own: Rows,
+    others: Rows | None,
     threshold: float,
     vectors: tuple[Vectors, Vectors | None] | None,
     cosine: float | None,
@@ -164,7 +164,7 @@ class _Search:
     _cells: dict[int, Cells] = field(default_factory=dict)  # by the identity of the matrix
 
     def pairs(
-        self, own: Vectors, others: Vectors | None, threshold: float, view: View | None, verb: str
+        self, own: Rows, others: Rows | None, threshold: float, view: View | None, verb: str
     ) -> Iterator[tuple[int, int, float]]:
         """Pairs (row of own, row of others, cosine) at the threshold; `view` changes rows of own, such as mirroring.
 
@@ -194,8 +194,8 @@ class _Search:
 
     def _sample(
         self,
-        own: Vectors,
-        gallery: Vectors,
+        own: Rows,
+        gallery: Rows,
         columns: NDArray[np.int64],
         threshold: float,
         view: View | None,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
-from angulus.core import files, urls
+from angulus.core import files, stores, urls
 from angulus.core.checks import InputError
 
 Range = tuple[str, int, int]  # a blob's name, first byte, number of bytes
@@ -112,7 +112,7 @@ class RemoteBlobs:
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
-        self.where = urls.masked(self._url)
+        self.where = stores.masked(self._url)
         self._process = -1
         self._signs, self._addresses = self._url.startswith(_SIGN), dict[str, tuple[str, float]]()
         self._copies, self._keeps = LocalBlobs(urls.cache_entry(self._url, "rows")), hasattr(os, "pwrite")
@@ -120,7 +120,7 @@ class RemoteBlobs:
 
     def _connect(self) -> Any:
         if self._process != os.getpid():
-            self._system, self._root = urls.connect(self._url)
+            self._system, self._root = stores.connect(self._url)
             self._process = os.getpid()
         return self._system
 
@@ -134,12 +134,12 @@ class RemoteBlobs:
             except FileNotFoundError:
                 return []
 
-        found = urls.ask(self.where, paths)
+        found = stores.ask(self.where, paths)
         return sorted(name for name in (path.rstrip("/").rpartition("/")[2] for path in found) if name[:1] != ".")
 
     def open(self, name: str) -> BinaryIO:
         path = f"{self._root}/{name}"
-        return cast(BinaryIO, urls.ask(f"{self.where}/{name}", lambda: self._connect().open(path, "rb")))
+        return cast(BinaryIO, stores.ask(f"{self.where}/{name}", lambda: self._connect().open(path, "rb")))
 
     def write(self, name: str, fill: Fill) -> None:
         buffer = io.BytesIO()
@@ -147,10 +147,10 @@ class RemoteBlobs:
         system, path = self._connect(), f"{self._root}/{name}"
 
         def put() -> None:
-            urls.make_parents(system, path)
+            stores.make_parents(system, path)
             system.pipe_file(path, buffer.getvalue())
 
-        urls.ask(f"{self.where}/{name}", put, must="writable")
+        stores.ask(f"{self.where}/{name}", put, must="writable")
 
     def ranges(self, wanted: Sequence[Range], whole: Whole | None = None) -> list[bytes]:
         data = [b""] * len(wanted) if whole is None else [self._kept(one) for one in wanted]
@@ -178,7 +178,7 @@ class RemoteBlobs:
         """Write what was read at its place in the local copies, while the disk has room."""
         folder = self._copies.folder
         try:
-            files.make_folder(folder)
+            urls.make_in_cache(folder)
             if self._keeps and shutil.disk_usage(folder).free > _LEAST_FREE:
                 for name in {name for (name, _, _), _ in parts}:
                     handle = os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600)
@@ -195,7 +195,7 @@ class RemoteBlobs:
         if not self._signs:
             return self._read(wanted, self._connect(), lambda name: f"{self._root}/{name}")
         try:
-            return self._read(wanted, urls.connect("https://any", encoded=True)[0], self._signed)
+            return self._read(wanted, stores.connect("https://any", encoded=True)[0], self._signed)
         except Exception:  # the store cannot sign, or refuses what it has signed: unless all fails, no longer try
             data = self._read(wanted, self._connect(), lambda name: f"{self._root}/{name}")
             self._signs = False
@@ -205,7 +205,7 @@ class RemoteBlobs:
         paths = [address(name) for name, _, _ in wanted]
         starts = [start for _, start, _ in wanted]
         ends = [start + length for _, start, length in wanted]
-        data: list[bytes] = urls.ask(self.where, lambda: system.cat_ranges(paths, starts, ends, on_error="raise"))
+        data: list[bytes] = stores.ask(self.where, lambda: system.cat_ranges(paths, starts, ends, on_error="raise"))
         return data
 
     def _signed(self, name: str) -> str:
@@ -213,7 +213,7 @@ class RemoteBlobs:
         address, until = self._addresses.get(name, ("", 0.0))
         if time.monotonic() > until:
             system, until = self._connect(), time.monotonic() + _SIGNED_S / 2
-            address = urls.ask(self.where, lambda: system.sign(f"{self._root}/{name}", expiration=_SIGNED_S))
+            address = stores.ask(self.where, lambda: system.sign(f"{self._root}/{name}", expiration=_SIGNED_S))
             self._addresses[name] = address, until
         return address
 

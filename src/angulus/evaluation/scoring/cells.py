@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -32,16 +32,24 @@ _ROUNDS = 5  # of k-means
 _BLOCK = 2**25  # scores of rows and centres at a time
 
 
+class Rows(Protocol):
+    """A matrix [N, d], or what gives its rows where they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: NDArray[np.int64], /) -> Any: ...  # Vectors
+
+
 class Cells:
     """Rows of a matrix in k-means cells."""
 
     def __init__(
-        self, vectors: Vectors, rows: NDArray[np.int64] | None = None, *, count: int | None = None, seed: int = 0
+        self, vectors: Rows, rows: NDArray[np.int64] | None = None, *, count: int | None = None, seed: int = 0
     ) -> None:
         """Find the centres and put each row into its cell. Keeps 16 bytes per row; reads rows in blocks.
 
         Args:
-            vectors: [N, d], in memory or on disk; rows need not have unit length.
+            vectors: [N, d], in memory, on disk or computed; rows need not have unit length.
             rows: [M] those to take; None: all.
             count: of cells, >= 1; None: sqrt(4 M).
             seed: of the rows that the centres are computed from.
@@ -65,7 +73,7 @@ class Cells:
     def above(
         self,
         threshold: float,
-        probes: Vectors | None = None,
+        probes: Rows | None = None,
         rows: NDArray[np.int64] | None = None,
         view: View | None = None,
     ) -> Iterator[PairBatch]:
@@ -96,7 +104,7 @@ class Cells:
                 theirs = probes[visiting] if view is None else view(probes[visiting])
                 yield from _renamed(above(theirs, own, threshold), visiting, members)
 
-    def _nearest(self, vectors: Vectors, rows: NDArray[np.int64], visits: int, view: View | None) -> NDArray[np.int32]:
+    def _nearest(self, vectors: Rows, rows: NDArray[np.int64], visits: int, view: View | None) -> NDArray[np.int32]:
         """[K, visits]: the nearest cells of rows."""
         nearest = np.empty((len(rows), visits), dtype=np.int32)
         step = max(1, _BLOCK // self.count)
