@@ -122,7 +122,11 @@ def test_a_plan_that_cannot_be_is_refused(plan: dict[str, Any], sentence: str) -
 def test_the_command_takes_counts_by_suffix_and_saves_what_it_shows(tmp_path: Path) -> None:
     saved = tmp_path / "capacity.json"
     done = CliRunner().invoke(app, ["capacity", "--classes", "10M", "--images", "1.5B", "--json", str(saved)])
-    assert done.exit_code == 0 and "for hours and cost, give --images-per-s" in " ".join(done.output.split())
+    hint = "of the training, give --images-per-s and --teraflops and --network-gb-per-s; of embedding"
+    assert done.exit_code == 0 and hint in " ".join(done.output.split())
+    given = ["--gpus", "1", "--images-per-s", "2000", "--price-per-gpu-hour", "2"]
+    done = CliRunner().invoke(app, ["capacity", "--classes", "10M", "--images", "1B", *given])
+    assert "give --teraflops; of embedding" in " ".join(done.output.split())
     content = json.loads(saved.read_text())
     assert (content["plan"]["classes"], content["plan"]["images"]) == (10_000_000, 1_500_000_000)
     assert {line["what"]: line["value"] for line in content["figures"]}["embeddings file"] == 4 * 512 * 1_500_000_000

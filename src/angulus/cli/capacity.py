@@ -27,7 +27,9 @@ def capacity(
     images: Annotated[int, typer.Option(parser=_count, metavar="<count>", help="Images, such as 1B.")],
     dimensions: Annotated[int, typer.Option(help="Numbers of a feature.")] = 512,
     gpus: Annotated[int, typer.Option(help="GPUs, with a process each.")] = 8,
-    batch_size: Annotated[int, typer.Option(help="Rows of each GPU in a step.")] = 128,
+    batch_size: Annotated[
+        int, typer.Option(help="Rows of each GPU in a step: training.batch_size divided by --gpus.")
+    ] = 128,
     epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 20,
     image_bytes: Annotated[float, typer.Option(help="Bytes of an encoded image, on average.")] = 5_000.0,
     update_in_backward: Annotated[
@@ -67,8 +69,11 @@ def capacity(
         table.add_row(line.what, line.formula, shown(line.value, line.unit))
     show_table(table)
     say("C classes, N images, d dimensions, R GPUs, b rows of each GPU per step, E epochs")
-    if not any(line.unit == "GPU h" for line in lines):
-        say("for hours and cost, give --images-per-s, --teraflops and --network-gb-per-s, or --embed-images-per-s")
+    if not any(line.what == "training" for line in lines):
+        rates = {"--images-per-s": images_per_s, "--teraflops": teraflops}
+        rates |= {"--network-gb-per-s": network_gb_per_s} if gpus > 1 else {}
+        missing = [name for name, rate in rates.items() if rate is None]
+        say(f"for hours and cost of the training, give {' and '.join(missing)}; of embedding, --embed-images-per-s")
     save_json(json, {"plan": chosen, "figures": [line._asdict() for line in lines]})
 
 

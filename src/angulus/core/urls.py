@@ -29,7 +29,7 @@ LINK = ".url"  # next to the copy of their description: their URL
 
 _HTTP = ("http", "https")
 _WITH = {  # files that are read with another: a result's samples, an embedding file's texts, a .rec's index
-    ".json": ("{stem}.npz",),
+    ".json": ("{stem}.samples.npz",),
     ".safetensors": ("{name}.*.txt",),
     ".bin": ("{name}.*.txt",),
     ".rec": ("{stem}.idx", "{stem}.lst"),
@@ -63,6 +63,9 @@ def connect(url: str, **options: Any) -> tuple[Any, str]:
     """The file system of a URL, and the path in it; `InputError` for one that cannot be opened."""
     import fsspec  # type: ignore[import-untyped]
 
+    scheme = url.rstrip("/")
+    if scheme.endswith(":"):
+        raise InputError(f"{scheme}// must name a bucket and what is in it, such as {scheme}//bucket/faces")
     try:
         system, root = fsspec.core.url_to_fs(url, **options)
     except (ImportError, ValueError) as error:
