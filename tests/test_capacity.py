@@ -141,7 +141,11 @@ def test_the_command_takes_counts_by_suffix_and_saves_what_it_shows(tmp_path: Pa
     saved = tmp_path / "capacity.json"
     done = CliRunner().invoke(app, ["capacity", "--classes", "10M", "--images", "1.5B", "--json", str(saved)])
     said = " ".join(done.output.split())
-    assert done.exit_code == 0 and "of the training, give --images-per-s" in said and "of embedding, give" in said
+    assert done.exit_code == 0 and "give --images-per-s and --teraflops and --network-gb-per-s" in said
+    assert "of embedding, give --embed-images-per-s" in said
+    given = ["--gpus", "1", "--images-per-s", "2000", "--price-per-gpu-hour", "2"]
+    done = CliRunner().invoke(app, ["capacity", "--classes", "10M", "--images", "1B", *given])
+    assert "of the training, give --teraflops for" in " ".join(done.output.split())
     content = json.loads(saved.read_text())
     assert (content["plan"]["classes"], content["plan"]["images"]) == (10_000_000, 1_500_000_000)
     assert {line["what"]: line["value"] for line in content["figures"]}["embeddings file"] == 4 * 512 * 1_500_000_000

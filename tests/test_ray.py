@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,8 +117,14 @@ def test_a_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", refuse)
-    with pytest.raises(InputError, match=r"^ray_address must be that of a running Ray cluster.*'h:1': nobody answers"):
-        start_workers(start_square, "ray", ray_address="h:1")
+    with pytest.raises(
+        InputError, match=r"^ray_address must be that of a running Ray cluster.*'there': nobody answers"
+    ):
+        start_workers(start_square, "ray", ray_address="there")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        closed = f"127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(InputError, match=f"^ray_address must be that of a running Ray cluster.*{closed}.*refused"):
+        start_workers(start_square, "ray", ray_address=closed)
     monkeypatch.setenv("RAY_ADDRESS", "h:2")
     with pytest.raises(InputError, match="workers must be left out with a Ray cluster that runs, h:2; got 3"):
         start_workers(start_square, "ray", 3)

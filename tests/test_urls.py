@@ -25,6 +25,7 @@ from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.data.convert import convert
 from angulus.data.records import Records
+from angulus.evaluation.protocols.result import SAMPLES
 from people import crowd
 from stores import Store
 
@@ -162,10 +163,10 @@ def test_a_folder_follows_the_store(place: str) -> None:
 
 
 def test_a_result_comes_with_its_samples(place: str) -> None:
-    for name in ("lfw.json", "lfw.npz", "other.npz"):
+    for name in ("lfw.json", f"lfw{SAMPLES}", "lfw.npz", "other.npz"):
         put(f"{place}/{name}", b"{}")
     copy = urls.fetch(f"{place}/lfw.json")
-    assert sorted(file.name for file in copy.parent.iterdir()) == ["lfw.json", "lfw.npz"]
+    assert sorted(file.name for file in copy.parent.iterdir()) == ["lfw.json", f"lfw{SAMPLES}"]
 
 
 def test_embeddings_go_to_a_store_and_come_back(place: str) -> None:
@@ -259,6 +260,16 @@ def test_a_bucket_that_is_not_there_is_refused_before_the_work(s3: Store) -> Non
     with pytest.raises(InputError, match=sentence), urls.writing("s3://missing/a.npz"):
         raise AssertionError("the work has begun")
     assert "missing" not in fsspec.filesystem("s3").ls("")
+
+
+def test_a_store_without_a_bucket_is_refused(s3: Store, angulus: Run, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos")
+    for arguments in (("convert", "photos", "s3://"), ("convert", "s3://", "out")):
+        code, out, err = angulus(*arguments)
+        assert (code, out) == (2, "")
+        assert "s3:// must name a bucket and what is in it, such as s3://bucket/faces" in err
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["photos"]
 
 
 def test_names_that_leave_the_folder_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

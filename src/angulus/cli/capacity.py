@@ -27,7 +27,9 @@ def capacity(
     images: Annotated[int, typer.Option(parser=_count, metavar="<count>", help="Images, such as 1B.")],
     dimensions: Annotated[int, typer.Option(help="Numbers of a feature.")] = 512,
     gpus: Annotated[int, typer.Option(help="GPUs, with a process each.")] = 8,
-    batch_size: Annotated[int, typer.Option(help="Rows of each GPU in a step.")] = 128,
+    batch_size: Annotated[
+        int, typer.Option(help="Rows of each GPU in a step: training.batch_size divided by --gpus.")
+    ] = 128,
     epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 20,
     image_bytes: Annotated[float, typer.Option(help="Bytes of an encoded image, on average.")] = 5_000.0,
     update_in_backward: Annotated[
@@ -69,7 +71,10 @@ def capacity(
     say("C classes, N images, d dimensions, R GPUs, b rows of each GPU per step, E epochs")
     computed = {line.what for line in lines}
     if "training" not in computed:
-        say("for hours and cost of the training, give --images-per-s, --teraflops and --network-gb-per-s")
+        rates = {"--images-per-s": images_per_s, "--teraflops": teraflops}
+        rates |= {"--network-gb-per-s": network_gb_per_s} if gpus > 1 else {}
+        missing = [name for name, rate in rates.items() if rate is None]
+        say(f"for hours and cost of the training, give {' and '.join(missing)}")
     if "embedding all images" not in computed:
         say("for hours and cost of embedding, give --embed-images-per-s")
     save_json(json, {"plan": chosen, "figures": [line._asdict() for line in lines]})

@@ -24,7 +24,7 @@ except ImportError:  # pragma: no cover  # Windows
 
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]+"  # two letters or more: one is a drive of Windows
-_URL = re.compile(rf"(?:{_SCHEME}::)*({_SCHEME}):/")
+_URL = re.compile(rf"(?:{_SCHEME}::)*({_SCHEME}):(?:/|$)")
 ORIGINS: dict[str, str] = {}  # the local copy of a URL -> the URL as it may be shown (`urls`)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif")
 
@@ -105,7 +105,7 @@ def url_of(path: str | os.PathLike[str]) -> str | None:
     match = _URL.match(text)
     if match is None or match[1] == "file" or (isinstance(path, str) and "://" not in text):
         return None
-    return re.sub(rf"((?:^|::){_SCHEME}:)/+", r"\1//", text)
+    return re.sub(rf"((?:^|::){_SCHEME}:)(?:/+|$)", r"\1//", text)
 
 
 def shown(text: str) -> str:
@@ -141,7 +141,10 @@ def digest(path: Path) -> str:
 def make_folder(path: Path) -> None:
     """Make a folder and its parents."""
     if url_of(path) is not None:
-        raise InputError(f"{path} must be a folder of this machine, not a URL; copy it to the store afterwards")
+        raise InputError(
+            f"{path} must be a folder of this machine, not a URL; copy it to the store afterwards, "
+            "or write :// where the command takes a URL"
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -32,6 +32,9 @@ def connect(url: str, **options: Any) -> tuple[Any, str]:
     """The file system of a URL, and the path in it; `InputError` for one that cannot be opened."""
     import fsspec  # type: ignore[import-untyped]
 
+    scheme = url.rstrip("/")
+    if scheme.endswith(":"):
+        raise InputError(f"{scheme}// must name a bucket and what is in it, such as {scheme}//bucket/faces")
     try:
         system, root = fsspec.core.url_to_fs(url, **options)
     except (ImportError, ValueError) as error:

@@ -30,7 +30,7 @@ ABOUT, FIRST_PART = "about.json", "rows-00000.parquet"  # of records
 
 _LINK = "url"  # in the cache's entry of records: their URL
 _WITH = {  # files that are read with another: a result's samples, an embedding file's texts, a .rec's index
-    ".json": ("{stem}.npz",),
+    ".json": ("{stem}.samples.npz",),
     ".safetensors": ("{name}.*.txt",),
     ".bin": ("{name}.*.txt",),
     ".rec": ("{stem}.idx", "{stem}.lst"),

@@ -15,6 +15,7 @@ import multiprocessing.connection
 import os
 import pickle
 import signal
+import socket
 import sys
 import threading
 import time
@@ -34,6 +35,7 @@ SAVED = "progress is saved: run the same command again"
 
 _TRIES = 3  # of an item alone
 _RETRIES = 3  # Ray's, of a task whose process or machine is lost
+_KNOCK_S = 20.0  # to wait for the first answer of a cluster
 _COUNT_S = 10.0  # how long a count of a cluster's cores, which may grow, is used
 
 Kept = TypeVar("Kept")
@@ -183,6 +185,13 @@ class _LocalWorkers(Generic[Item, Made]):
                 pool.shutdown(cancel_futures=True)
 
 
+def _knock(address: str) -> None:
+    """Connect to HOST:PORT once; Ray itself tries for minutes where nobody listens."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+
+
 class _RayWorkers(Generic[Item, Made]):
     """Tasks of a Ray cluster, which places, repeats and spills them."""
 
@@ -203,6 +212,7 @@ class _RayWorkers(Generic[Item, Made]):
         elif workers is not None:
             raise InputError(f"workers must be left out with a Ray cluster that runs, {address}; got {workers}")
         try:
+            _knock(address)
             self._ray.init(address, **options)
         except Exception as error:  # Ray raises many kinds, and Exception itself
             why = f"{checks.one_line(error):.300}"

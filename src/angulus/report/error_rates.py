@@ -130,7 +130,7 @@ def discard_blocks(results: Results, draws: int, runs: Runs = NO_RUNS) -> tuple[
     notes = [
         "Pairs go by their quality, the smaller of their two norms, the lowest first; the threshold stays. The partial "
         "area is the one under the FNMR from 0 to the share discarded. The ratio divides it by the area if quality "
-        "told nothing, FNMR × share: below 1, small norms foretell false non-matches."
+        "told nothing, FNMR × share: below 1, small norms predict false non-matches."
     ]
     head = ["threshold at, discarded", "FNMR", "95 % interval", "partial area", "95 % interval", "ratio"]
     chart = error_curves("discard", lines, runs=runs, bands=bands)

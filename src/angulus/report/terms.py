@@ -66,7 +66,7 @@ CURVES = {  # by the kind of a curve
     "roc": "Each point is a threshold: how many genuine pairs it accepts against how many impostors. Higher is better.",
     "det": "Each point is a threshold: how many genuine pairs it rejects against how many impostors it accepts. Lower "
     "is better.",
-    "cmc": "How often the right person or thing is among the first so many of a ranked list. Higher is better.",
+    "cmc": "How often the right person or thing is among the first k of a ranked list. Higher is better.",
     "froc": "Each point is a threshold on the marks: lesions found against false marks per case. Higher is better.",
     "fnir": "How often a search misses a person who is in the gallery, at the threshold for that rate of false alarms "
     "in a gallery of that size. Lower is better.",
