@@ -262,7 +262,9 @@ class LanceStore:
         for _ in range(_TRIES - 1):
             try:
                 return read()
-            except (RuntimeError, OSError, ValueError):
+            except (RuntimeError, OSError, ValueError) as error:
+                if isinstance(error, InputError) and error.__cause__ is None:  # not by `_errors_named`
+                    raise
                 with self._errors_named():
                     self._table.checkout_latest()
         return read()
