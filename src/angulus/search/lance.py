@@ -217,8 +217,9 @@ class LanceStore:
                 return Files(bytes=stored, changed=changed)
             index, kinds = built[0], {name: kind for kind, name in _NAMES.items()}
             kind = kinds.get(index.index_type.replace("IvfHnsw", "Hnsw"), index.index_type)
-            missing = getattr(table.index_stats(index.name), "num_unindexed_rows", None)
-            return Files(kind, int(index.size_bytes), missing, stored, changed)
+            # old versions of LanceDB do not say
+            taken, missing = (getattr(index, name, None) for name in ("size_bytes", "num_unindexed_rows"))
+            return Files(kind, taken, missing, stored, changed)
 
     @staticmethod
     def _config(kind: str, size: int) -> Any:
