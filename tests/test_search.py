@@ -28,7 +28,7 @@ from angulus.models import artifact, embed
 from angulus.models.artifact import Config
 from angulus.search import Gallery, false_positives, open_gallery, threshold_of
 from angulus.search.qdrant import QdrantStore
-from angulus.search.vector_store import About, keys
+from angulus.search.vector_store import About, Neighbours, keys
 
 pytest.importorskip("lancedb")
 pytest.importorskip("lance")
@@ -232,6 +232,8 @@ def test_codes_take_a_byte_or_a_bit_of_each_number(tmp_path: Path, kind: str, bi
     gallery.index(kind)
     per_row = gallery.store.files().index_bytes / 4000
     assert 256 * bits / 8 < per_row < 256 * bits / 8 + more
+    gallery.store.put(Neighbours(["late"], [None], np.eye(1, 256, dtype=np.float32)))
+    assert gallery.store.files().not_indexed == 1
 
 
 def test_vectors_that_are_lost_are_a_sentence(tmp_path: Path) -> None:

@@ -247,6 +247,8 @@ def test_float16_takes_half_and_answers_alike(gallery: Gallery, tmp_path: Path) 
         assert [match.score for match in found.matches] == pytest.approx(
             [match.score for match in expected.matches], abs=1e-3
         )
+    again = replace(people, ids=np.array([f"again/{row}" for row in range(len(people))]))
+    assert [one.other_id for one in gallery.duplicates(again)] == people.ids.tolist()  # copies, though rounded
     with pytest.raises(InputError, match="stores vectors as float16; got dtype float32"):
         gallery.add(people, dtype="float32")
     with pytest.raises(InputError, match="dtype must be one of 'float32', 'float16'"):
@@ -307,6 +309,11 @@ def test_templates_are_read_again_if_a_removal_deletes_their_files(
 
     monkeypatch.setattr(gallery.store, "rows", rows_gone)
     assert first(gallery, people, by="template") == people.labels.tolist() and len(tries) == 3
+    gallery.add(replace(people, vectors=people.unit()))  # of unknown norm, which no second read changes
+    tries[:] = [1, 1]
+    with pytest.raises(InputError, match="has no norm of"):
+        gallery.query(people, by="template", best=1)
+    assert len(tries) == 3
 
 
 def test_the_threshold_for_strangers_is_the_lowest_that_holds_the_rate(gallery: Gallery) -> None:

@@ -377,6 +377,20 @@ def test_an_index_is_made_again_when_a_file_changes_or_the_cache_is_damaged(tmp_
         old.images([COUNT - 1])
 
 
+def test_an_index_in_a_cache_that_cannot_be_written_is_used(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = samples(tmp_path / "x.tar")
+    expected = index_of(path, SourceOptions()).ids
+
+    def refused(*_: object) -> None:
+        raise PermissionError("Read-only file system")
+
+    monkeypatch.setattr(os, "utime", refused)
+    monkeypatch.setattr(index, "_read", refused)  # it is not read again
+    assert np.array_equal(index_of(path, SourceOptions()).ids, expected)
+
+
 def test_an_index_that_nothing_used_for_a_month_is_removed(tmp_path: Path, cache: Path) -> None:
     for name in "ab":
         index_of(samples(tmp_path / f"{name}.tar"), SourceOptions())

@@ -166,6 +166,24 @@ def test_a_step_given_up_within_accumulate_is_forgotten() -> None:
     assert same(state(head), state(other))
 
 
+@pytest.mark.parametrize("last", ["head", "class_loss"])
+@every_head
+def test_a_step_whose_last_micro_batch_is_bad_is_forgotten(kind: type[Head], last: str) -> None:
+    head, other = (kind(SIZE, CLASSES, EVERYTHING) for _ in range(2))
+    other.load_state_dict(head.state_dict())
+    with head.accumulate():
+        head(*rows(1))
+    features, labels = rows(1)
+    with pytest.raises(InputError, match="labels must be in"):
+        if last == "head":
+            head(features, labels + CLASSES)
+        else:
+            angulus.class_loss(features, head.weight, labels + CLASSES, head.objective, bias=head.bias)
+    head(*rows(2))
+    other(*rows(2))
+    assert same(state(head), state(other))
+
+
 def test_class_loss_moves_a_bound_objective_and_no_spec() -> None:
     features, labels = rows()
     weight = torch.randn(CLASSES, SIZE)

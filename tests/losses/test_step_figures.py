@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from angulus import BackwardSGD, ClassSampling, DenseHead, InputError, ShardedHead, class_loss, losses
-from angulus.losses import Objective
+from angulus.losses import Objective, sample_margins
 from angulus.losses.sample_margins import draw_normal
 from losses.oracles import point
 from scalar import adaptive
@@ -148,6 +148,17 @@ def test_draws_begin_alike_and_differ_by_seed_and_step() -> None:
     assert float((torch.special.ndtr(many.sort().values) - ranks).abs().max()) < 0.02
     table = torch.stack([many, many.roll(1), *(draw_normal(*of, torch.arange(len(many))) for of in ((3, 6), (4, 5)))])
     assert float((torch.corrcoef(table) - torch.eye(4)).abs().max()) < 0.04
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bits", [0, -1])
+def test_the_outermost_draws_are_finite(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, bits: int) -> None:
+    monkeypatch.setattr(sample_margins, "exact_dtype", lambda device: dtype)  # a Mac's GPU has float32
+    monkeypatch.setattr(sample_margins, "_mix", lambda mixed: torch.full_like(mixed, bits))
+    (drawn,) = draw_normal(0, 0, torch.zeros(1, dtype=torch.int64)).tolist()
+    share = 2.0 ** -(24 if dtype == torch.float32 else 53)  # of the distribution, beyond the draw
+    assert abs(drawn) == pytest.approx(-float(torch.special.ndtri(torch.tensor(share, dtype=torch.float64))), rel=1e-5)
+    assert (drawn > 0) == (bits == -1)
 
 
 def test_a_resumed_run_draws_what_an_uninterrupted_one_does() -> None:

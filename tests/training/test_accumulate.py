@@ -167,6 +167,8 @@ def test_rounding_needs_updates_within_backward() -> None:
         tiny.validated("head={impl: chunked, rounding: kahan}")
     with pytest.raises(InputError, match=r"head\.rounding"):
         tiny.validated("head={impl: chunked, update_in_backward: true, rounding: up}")
+    with pytest.raises(InputError, match=r"needs training\.ema left out with head\.rounding"):
+        tiny.validated("head={impl: chunked, update_in_backward: true, rounding: kahan}", "training.ema=0.9")
 
 
 def test_update_in_backward_needs_a_kernel_that_has_it() -> None:

@@ -205,7 +205,8 @@ def loss_not_finite(row: int, dtype: object) -> str:
     """The sentence about a loss that is not finite though its inputs are."""
     return (
         f"the loss is not finite at row {row}, though features and weight are: a logit or penalty leaves the range "
-        f"of {dtype}; scale features or weight down, or give them in float64"
+        f"of {dtype}; scale features or weight down, give them in float64, or give a penalty that divides by the norm "
+        "of a zero feature an eps > 0"
     )
 
 

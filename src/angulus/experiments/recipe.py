@@ -147,8 +147,8 @@ class HeadSection:
         checks.choice("head.impl", self.impl, dispatch.NAMES)
         if self.rounding is not None and not self.update_in_backward:
             raise InputError(
-                f"head.rounding {self.rounding} is of bfloat16 class weights that are trained within backward; it "
-                "needs head.update_in_backward: true, or leave it out, for float32 class weights"
+                f"head.rounding {self.rounding} rounds bfloat16 class weights that are trained within backward, so it "
+                "needs head.update_in_backward: true; leave it out for float32 class weights"
             )
         if self.update_in_backward and (self.impl not in dispatch.UPDATING or self.sampling is not None):
             raise InputError(
@@ -236,6 +236,10 @@ class Recipe:
             (not isinstance(optimizer, SGD) or optimizer.nesterov, "training.optimizer.kind sgd without nesterov"),
             (training.clip_norm is not None, "training.clip_norm left out: it reads the whole gradient"),
             (training.accumulate > 1, "training.accumulate 1: each micro-batch would draw or move its own classes"),
+            (
+                training.ema is not None and self.head.rounding is not None,
+                "training.ema left out with head.rounding: a mean in bfloat16 would lose small changes",
+            ),
         ):
             if broken:
                 raise InputError(f"{name} gives the class weights an optimiser of their own, which needs {way}")

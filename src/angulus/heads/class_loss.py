@@ -91,9 +91,10 @@ def class_loss(
             weight,
             "put weight and bound objective into a module that DistributedDataParallel wraps, or use angulus.DenseHead",
         )
-    return batch_loss(
-        features, weight, labels, bound, bias=bias, kernel=Kernel(impl, products), ranks=ranks, reduction=reduction
-    )
+    with bound.accumulate(False):
+        return batch_loss(
+            features, weight, labels, bound, bias=bias, kernel=Kernel(impl, products), ranks=ranks, reduction=reduction
+        )
 
 
 def batch_loss(

@@ -46,8 +46,8 @@ class BaseHead(nn.Module):
         """Wrap all but the last micro-batch of an optimiser step: the figures are updated once, by all of them.
 
         Args:
-            more: whether more micro-batches of the step come. False: the context changes nothing, so that a loop can
-                wrap every micro-batch, such as in `head.accumulate(not accelerator.sync_gradients)`.
+            more: whether more micro-batches of the step come. False: this is the last one, so that a loop can wrap
+                every micro-batch, such as in `head.accumulate(not accelerator.sync_gradients)`.
         """
         return self.objective.accumulate(checks.flag("more", more))
 

@@ -170,6 +170,10 @@ class ShardedHead(BaseHead):
     @uncompiled
     def forward(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """The loss of the batch of all ranks: "mean" or "sum" of all rows, or "none" for this rank's, [own rows]."""
+        with self.objective.accumulate(False):
+            return self._batch_loss(features, labels, reduction)
+
+    def _batch_loss(self, features: Tensor, labels: Tensor, reduction: str) -> Tensor:
         features, labels, kept, sizes, sound = self._agree(features, labels, reduction)
         # s and R are on all ranks: each rank's gradient is that of its own rows
         sum_gradients(self.objective.parameters(), self.ranks)

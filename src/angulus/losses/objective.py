@@ -509,24 +509,23 @@ class BoundObjective(nn.Module):
         """Wrap all but the last micro-batch of an optimiser step, so that the figures are updated once, by all of them.
 
         Args:
-            more: whether more micro-batches of the step come. False: the context changes nothing.
+            more: whether more micro-batches of the step come. False: this is the last one.
+
+        An error within ends the step: its micro-batches so far are forgotten.
 
         >>> from angulus import losses
         >>> bound = losses.sphereface(4, annealing=losses.margins.Annealing()).bind(8, 10)
         >>> with bound.accumulate():
         ...     pass  # class_loss(...).backward() of the first micro-batches
         """
-        if not more:
-            yield
-            return
         before = self.accumulating
         for part in self.summands:
-            part.accumulating = True
+            part.accumulating = before or more
         try:
             yield
         except BaseException:
             for part in self.summands:
-                part._parts.clear()  # the step failed
+                part._parts.clear()
             raise
         finally:
             for part in self.summands:

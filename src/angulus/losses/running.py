@@ -109,7 +109,7 @@ class Statistics:
 def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
     """The statistics of an optimiser step from those of its micro-batches."""
     rows = sum((part.rows for part in parts), start=0)  # type: int | Tensor
-    values = {name: torch.stack([p.rows / rows * p.values[name] for p in parts]).sum() for name in parts[0].values}
+    values = {name: torch.stack([p.rows * p.values[name] for p in parts]).sum() / rows for name in parts[0].values}
     features, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("features", "labels"))
     batches = [part.batch for part in parts if part.batch is not None]
     flags = [part.good for part in parts if part.good is not None]

@@ -217,8 +217,9 @@ class LanceStore:
                 return Files(bytes=stored, changed=changed)
             index, kinds = built[0], {name: kind for kind, name in _NAMES.items()}
             kind = kinds.get(index.index_type.replace("IvfHnsw", "Hnsw"), index.index_type)
-            missing = getattr(table.index_stats(index.name), "num_unindexed_rows", None)
-            return Files(kind, int(index.size_bytes), missing, stored, changed)
+            # old versions of LanceDB do not say
+            taken, missing = (getattr(index, name, None) for name in ("size_bytes", "num_unindexed_rows"))
+            return Files(kind, taken, missing, stored, changed)
 
     @staticmethod
     def _config(kind: str, size: int) -> Any:
@@ -262,7 +263,9 @@ class LanceStore:
         for _ in range(_TRIES - 1):
             try:
                 return read()
-            except (RuntimeError, OSError, ValueError):
+            except (RuntimeError, OSError, ValueError) as error:
+                if isinstance(error, InputError) and error.__cause__ is None:  # not by `_errors_named`
+                    raise
                 with self._errors_named():
                     self._table.checkout_latest()
         return read()

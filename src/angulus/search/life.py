@@ -119,7 +119,8 @@ def find_duplicates(new: Neighbours, stored: Callable[[], Iterable[Neighbours]])
         part = slice(start, start + _ROWS)
         earlier = new.take(range(min(start + _ROWS, len(new.ids))))
         for others, is_new in itertools.chain(((rows, False) for rows in stored()), [(earlier, True)]):
-            scores = new.vectors[part] @ others.vectors.T
+            # float16 rounds a stored length by more than two copies differ
+            scores = new.vectors[part] @ others.vectors.T / np.linalg.norm(others.vectors, axis=1)
             for row, other in np.argwhere(scores >= SAME_PHOTO).tolist():
                 mine = start + row
                 if new.ids[mine] != others.ids[other] and (not is_new or other < mine):

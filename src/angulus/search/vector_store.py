@@ -101,7 +101,7 @@ class Files:
         index: the kind of index for approximate queries; None: there is none.
         index_bytes, not_indexed: what the index takes, and how many rows it does not hold.
         bytes: of everything stored.
-        changed: when the last row was added, replaced or removed.
+        changed: when rows, description or index were last written.
     """
 
     index: str | None = None

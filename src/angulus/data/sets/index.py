@@ -167,7 +167,8 @@ def _save(kept: Path, index: Index) -> None:
 def _load(kept: Path, path: Path) -> Index | None:
     """The index in a file of the cache; None if there is none or it is damaged."""
     try:
-        os.utime(kept)  # it is in use, and stays
+        with contextlib.suppress(OSError):  # a cache may be read-only
+            os.utime(kept)  # it is in use, and stays
         with np.load(kept, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in ("ids", "identities", "sizes", "places")}
             paths, notes = json.loads(str(stored["about"]))
