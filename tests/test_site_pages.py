@@ -19,7 +19,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 DOCUMENTED = (
     *("angulus.models.hub.HubModel", "angulus.models.onnx_model.load", "angulus.data.records"),
     *("angulus.backbones.build", "angulus.data.", "angulus.training.callbacks.Record"),
-    *("angulus.heads.clipping.", "angulus.heads.saving.", "angulus.models.export_check.check"),
+    *("angulus.heads.clipping.", "angulus.heads.saving.", "angulus.models.export_check.check", "angulus.core.urls."),
 )
 
 
