@@ -118,8 +118,8 @@ def test_an_old_copy_stays_until_the_new_one_is_whole(monkeypatch: pytest.Monkey
 
 def test_a_file_is_read_where_its_folder_may_not_be_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     put("memory://bucket/unlisted/[1].json", b"{}")
-    put("memory://bucket/unlisted/[1].npz", b"samples")
-    assert urls.fetch("memory://bucket/unlisted/[1].json").with_name("[1].npz").read_bytes() == b"samples"
+    put("memory://bucket/unlisted/[1].samples.npz", b"samples")
+    assert urls.fetch("memory://bucket/unlisted/[1].json").with_name("[1].samples.npz").read_bytes() == b"samples"
 
     def deny(*_: object, **__: object) -> None:
         raise PermissionError

@@ -78,8 +78,8 @@ def test_micro_batches_are_resumed_to_the_bit(tmp_path: Path) -> None:
             "reads the whole batch .*: 1 × contrastive loss with the last 64 features",
         ),
         (
-            ["objective={kind: normface, cross_batch_memory: {size: 64, start_step: 5}}"],
-            "start_step is 5 and training ends after 5 steps, so this would have no effect: 1 × contrastive loss",
+            ["objective={kind: normface, cross_batch_memory: {size: 64, start_step: 10}}"],
+            "start_step is 10 and training ends after 10 steps, so this would have no effect: 1 × contrastive loss",
         ),
         (["training.accumulate=9"], "leaves 8 of 72 images for the smallest batch, too few for 1 process and"),
         (
