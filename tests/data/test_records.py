@@ -465,7 +465,7 @@ for _ in range(600):
         records.images(range(len(records))), records.ids, records.sizes
     except InputError:
         refused += 1
-print(refused)
+print(refused, flush=True)
 """
 
 
@@ -476,7 +476,9 @@ def test_a_damaged_footer_never_ends_the_process(tmp_path: Path) -> None:
     pq.write_table(pq.read_table(part), part, compression="none", use_dictionary=False, data_page_version="1.0")
     assert Records(path).images([1]) == [some_rows(3)[1].image]
     command = [sys.executable, "-c", FLIPS, str(path)]
-    assert int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) > 100
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)  # a count in stdout: it ended at its exit
+    assert int(done.stdout) > 100
 
 
 def test_damage_is_named(tmp_path: Path) -> None:
