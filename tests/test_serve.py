@@ -432,7 +432,7 @@ def test_a_real_server_drains_and_closes_slow_bodies(folder: Path) -> None:
             while part := slow.recv(65536):
                 received += part
         assert b"200 OK" in received and json.loads(received.rpartition(b"\r\n\r\n")[2])["name"] == "p2"
-        assert server.wait(timeout=20) == 0
+        assert server.wait(timeout=120) == 0
 
 
 async def answer_to_a_body_that_does_not_come(guard: Any) -> list[Any]:

@@ -215,7 +215,7 @@ def test_workers_read_side_by_side(tmp_path: Path, method: str) -> None:
     for ours, asked in pipes:
         assert ours.recv() == [rows[n].image for n in asked]
     for process in processes:
-        process.join(10)
+        process.join(120)
         assert process.exitcode == 0
 
 

@@ -18,26 +18,36 @@ from angulus.core.formats.columns import MATRICES, Columns, object_array
 _ROWS = 65_536  # a row group
 
 
+def open_file(source: Any, **options: Any) -> Any:
+    """Open a Parquet file for `read` and `iter_batches`, both with `use_threads=False`, on the calling thread alone.
+
+    By default pyarrow reads ahead on other threads. One that still needs a Python file while the process exits aborts
+    it, as after an error; some damaged pages abort it at once.
+    """
+    from pyarrow import parquet
+
+    return parquet.ParquetFile(source, pre_buffer=False, **options)
+
+
 def read(path: Path, known: Sequence[str], texts: Sequence[str]) -> tuple[Columns, list[str]]:
     """The known columns of a file, and the names of the others.
 
     A matrix is filled in place, so that it is in memory once; so is each text, however often it occurs.
     """
     import pyarrow as arrow  # here, because it loads slowly
-    from pyarrow import parquet
 
     columns: Columns = {}
     try:
         with path.open("rb") as footer:
             size = sum(chunk.unpacked for chunk in parquet_footer.chunks(footer) if chunk.name in known)
         limits.check_unpacked(size, path.stat().st_size, str(path))  # repeated values take a few bits in the file
-        with parquet.ParquetFile(path) as file:
+        with open_file(path) as file:
             names = file.schema_arrow.names
             wanted = [name for name in names if name in known]
             words = [name for name in wanted if _is_words(file.schema_arrow.field(name).type, arrow)]
         if len(set(names)) < len(names):
             raise InputError(f"{path} must hold each name once; got {', '.join(sorted(names)):.300}")
-        with parquet.ParquetFile(path, read_dictionary=words, page_checksum_verification=True) as file:
+        with open_file(path, read_dictionary=words, page_checksum_verification=True) as file:
             parts: dict[str, list[NDArray[Any]]] = {name: [] for name in wanted if name not in MATRICES}
             start = 0
             for batch in file.iter_batches(_ROWS, columns=wanted, use_threads=False):

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from angulus.core import limits
 from angulus.core.checks import InputError, nearest, one_line, shown
-from angulus.core.formats import parquet_footer
+from angulus.core.formats import parquet, parquet_footer
 from angulus.core.urls import ABOUT as ABOUT
 from angulus.data import decode
 from angulus.data.records.blobs import Blobs
@@ -169,7 +169,7 @@ def encode_part(rows: Sequence[Row], headers: Sequence[decode.Header], sources: 
 
 def open_part(file: Any) -> pq.ParquetFile:
     """Open a Parquet file with its page checksums verified."""
-    return pq.ParquetFile(file, page_checksum_verification=True)
+    return parquet.open_file(file, page_checksum_verification=True)
 
 
 @contextlib.contextmanager
@@ -206,7 +206,7 @@ def image_places(file: BinaryIO, where: str) -> Places:
 
 def stored_column(file: pq.ParquetFile, name: str, where: str) -> pa.ChunkedArray:
     """Read a column of a part; `InputError` unless it has one value per row."""
-    column = file.read([name], use_threads=False).column(0)  # see `read_column`
+    column = file.read([name], use_threads=False).column(0)
     if len(column) != file.metadata.num_rows:
         raise damaged(where, f"its column {name} has {len(column)} values for {file.metadata.num_rows} rows")
     return column
@@ -261,7 +261,6 @@ def read_column(blobs: Blobs, name: str, count: int) -> NDArray[Any]:
         raise InputError(f"column must be one of {listed} of {blobs.where}; got {name!r}{nearest(name, known)}")
     where = f"{blobs.where}/{_column_file(name)}"
     with blobs.open(_column_file(name)) as file, reading(where):
-        # on this thread alone: with reader threads, damaged pages were seen to abort the process
         column = open_part(file).read(use_threads=False).column(0).combine_chunks()
         if len(column) != count:
             rule = f"column {name!r} of {blobs.where} must have {count} values, one per row"

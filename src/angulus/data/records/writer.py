@@ -220,7 +220,7 @@ class PastRows:
 def _read_sources(blobs: Blobs, name: str) -> Iterator[tuple[str, int]]:
     """The ids of a part, and the checksum of what each row was made from."""
     with blobs.open(name) as file, parts.reading(f"{blobs.where}/{name}"):
-        table = parts.open_part(file).read(["id", "source_crc32"])
+        table = parts.open_part(file).read(["id", "source_crc32"], use_threads=False)
         yield from zip(*(table.column(name).to_pylist() for name in ("id", "source_crc32")), strict=True)
 
 

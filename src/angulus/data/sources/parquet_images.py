@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from angulus.core import limits
 from angulus.core.checks import InputError
+from angulus.core.formats import parquet
 from angulus.data.sources import tables
 from angulus.data.sources.items import Item, SourceOptions
 
@@ -30,7 +30,7 @@ class ParquetTable:
 
     def __init__(self, path: Path) -> None:
         """Open the file and read its schema."""
-        self.path, self._file = path, pq.ParquetFile(path)
+        self.path, self._file = path, parquet.open_file(path)
         self.schema: pa.Schema = self._file.schema_arrow
 
     def cells(self, columns: list[str], image: str | None = None) -> Iterator[tuple[dict[str, Any], None]]:
@@ -46,7 +46,7 @@ class ParquetTable:
             size = metadata.row_group(group).total_byte_size  # unpacked; asking a column fails hard if it is damaged
             limits.check_unpacked(size, packed, f"{self.path}, row group {group},")
             rows = max(1, min(_BATCH_ROWS, limits.most_unpacked(packed) // max(size, 1)))
-            for batch in self._file.iter_batches(rows, row_groups=[group], columns=columns):
+            for batch in self._file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False):
                 for number in range(batch.num_rows):
                     yield batch.slice(number, 1).to_pylist()[0], None
 

@@ -105,20 +105,28 @@ def stream_table(path: str | os.PathLike[str], layout: Layout) -> Iterator[dict[
     types = {int: arrow.int64(), float: arrow.float64(), str: arrow.string()}
     count = 0
     try:
-        reader = csv.open_csv(
-            _opened(path),
-            csv.ReadOptions(block_size=_BLOCK, column_names=list(layout.columns), skip_rows=int(layout.heading)),
-            csv.ParseOptions(delimiter=layout.separator, quote_char=False),
-            csv.ConvertOptions(
-                column_types={name: types[kind] for name, kind in layout.wanted.items()},
-                include_columns=list(layout.wanted),
-                null_values=[],
-                strings_can_be_null=False,
-            ),
-        )
-        for batch in reader:
-            count += len(batch)
-            yield {name: _plain(batch.column(name)) for name in layout.wanted}
+        for block in _blocks(path):
+            # pyarrow's threads get no Python object: one that needs Python while an error ends the process aborts it
+            buffer = arrow.allocate_buffer(len(block))
+            memoryview(buffer).cast("B")[:] = block
+            table = csv.read_csv(
+                arrow.BufferReader(buffer),
+                csv.ReadOptions(
+                    use_threads=False,
+                    block_size=len(block),
+                    column_names=list(layout.columns),
+                    skip_rows=int(layout.heading and not count),
+                ),
+                csv.ParseOptions(delimiter=layout.separator, quote_char=False),
+                csv.ConvertOptions(
+                    column_types={name: types[kind] for name, kind in layout.wanted.items()},
+                    include_columns=list(layout.wanted),
+                    null_values=[],
+                    strings_can_be_null=False,
+                ),
+            )
+            count += len(table)
+            yield {name: _plain(table.column(name)) for name in layout.wanted}
     except (arrow.ArrowException, OSError, EOFError, zlib.error) as error:
         _name_the_line(path, layout)
         raise InputError(f"{os.fspath(path)} must be a whole table; reading gave: {one_line(error)[:300]}") from error
@@ -162,12 +170,29 @@ def _opened(path: str | os.PathLike[str]) -> io.BufferedIOBase:
         raise InputError(f"{path} must be a file that can be read; {why_unread(error)}") from error
 
 
+def _blocks(path: str | os.PathLike[str]) -> Iterator[bytes]:
+    """A file's bytes in pieces of whole lines."""
+    with _opened(path) as file:
+        while block := file.read(_BLOCK):
+            rest = file.readline(_BLOCK)
+            if len(rest) == _BLOCK:
+                raise _long_line(path)
+            if isinstance(file, Unpacked):
+                file.count(len(rest))
+            if not (block := block + rest).isspace():
+                yield block
+
+
+def _long_line(path: str | os.PathLike[str]) -> InputError:
+    return InputError(f"{os.fspath(path)} must have lines of fewer than {_BLOCK:,} bytes; got a longer one")
+
+
 def _lines(path: str | os.PathLike[str], file: io.BufferedIOBase) -> Iterator[bytes]:
     """The lines of a file, none of them longer than a block."""
     try:
         while line := file.readline(_BLOCK):
             if len(line) == _BLOCK:
-                raise InputError(f"{os.fspath(path)} must have lines of fewer than {_BLOCK:,} bytes; got a longer one")
+                raise _long_line(path)
             if isinstance(file, Unpacked):
                 file.count(len(line))
             yield line
