@@ -115,6 +115,31 @@ def test_a_loss_that_stays_at_a_collapsed_value_is_reported() -> None:
         assert found == ["stuck"] * reported
 
 
+def test_a_training_that_recovers_is_reported_too() -> None:
+    loss = collapsed_loss(MV.bind(4, len(NAMES)), len(NAMES), 32.0, -1.0)
+    assert loss is not None
+
+    def looked(until: float, target_cos: float) -> list[Finding]:
+        seen, found = watch(steps=400), []
+        for step in range(10, 401, 10):
+            value = loss if step <= 250 else max(until, 1 - (step - 250) / 100) * loss
+            found += seen.look(step, {"loss": value, "target_cos": target_cos, "radius": 32.0}, spread(), LABELS)
+            seen = Watch(seen.head, 400, 10, NAMES, json.loads(json.dumps(seen.state())))  # as after an interruption
+        return found
+
+    stuck, recovered = looked(0.3, 0.2)
+    assert (stuck.sign, recovered.sign) == ("stuck", "recovered")
+    # the mean of ten looks is below 0.8 of the loss of the report for the second time: 0.9, 0.8, 0.7, 0.6, 0.5, 0.4 ...
+    means = {
+        step: np.mean([1 if s <= 250 else max(0.3, 1 - (s - 250) / 100) for s in range(step - 90, step + 1, 10)])
+        for step in range(260, 401, 10)
+    }
+    assert recovered.step == min(step for step, mean in means.items() if mean <= 0.8) + 10
+    assert f"fallen from {loss:.3g} to" in recovered.sentence and f"step {stuck.step}" in recovered.sentence
+    assert [finding.sign for finding in looked(0.9, 0.2)] == ["stuck"]
+    assert [finding.sign for finding in looked(0.3, -0.5)] == ["stuck"]  # the features still point away
+
+
 def locked(
     objective: losses.Objective,
     degrees: float,

@@ -28,8 +28,9 @@ LEAST_STEPS = 100  # that they must stay close: a short training has not separat
 SETTLED = 0.25  # the share of the training that class weights have to separate, and a loss to start to fall
 NEAR = 0.02  # of a loss: the same
 STALLED = 10  # logs whose mean loss is compared with that of the ten before
+FALLEN = 0.8  # the share of its loss at the report below which a training has recovered
 # looks in a row until a sign counts, and steps from the first to the last of them; "locked" looks back by itself
-STAYS = {"collapse": (5, 40), "stuck": (2, 0), "locked": (1, 0)}
+STAYS = {"collapse": (5, 40), "stuck": (2, 0), "locked": (1, 0), "recovered": (2, 0)}
 MOST_ROWS = 20_000  # of class weights whose angles are computed
 LEAST_COST = 0.01  # of the steps' products with the class weights
 
@@ -38,7 +39,7 @@ class Finding(NamedTuple):
     """What the watch saw."""
 
     step: int
-    sign: str  # "collapse", "stuck" or "locked"
+    sign: str  # "collapse", "stuck", "locked", or "recovered" from one of the first two
     sentence: str  # with the cause and the way out
 
 
@@ -64,6 +65,7 @@ class Watch:
         self.stayed = Counter[str](state.get("stayed", {}))  # looks in a row that showed a sign
         self.since: dict[str, int] = dict(state.get("since", {}))  # the step of the first of them
         self.losses: list[float] = list(state.get("losses", ()))  # of the last looks
+        self.failed: list[float] | None = state.get("failed")  # step and loss of the first collapse or stuck
         self.close_since: int | None = state.get("close_since")  # the step since which two class weights are close
         self.confused: list[int] = list(state.get("confused", (0, 0)))  # rows of theirs since then: wrong, and all
         self.looks: int = state.get("looks", 0)
@@ -75,6 +77,7 @@ class Watch:
             "stayed": dict(self.stayed),
             "since": self.since,
             "losses": self.losses,
+            "failed": self.failed,
             "close_since": self.close_since,
             "confused": self.confused,
             "looks": self.looks,
@@ -91,7 +94,11 @@ class Watch:
         """
         self.looks += 1
         self.losses = [*self.losses, values["loss"]][-2 * STALLED :]
-        found = {"collapse": self._collapse(values, features), "stuck": self._stuck(step, values)}
+        found = {
+            "collapse": self._collapse(values, features),
+            "stuck": self._stuck(step, values),
+            "recovered": self._recovered(values),
+        }
         if self.looks % self._stride(len(features)) == 0 and "collapse" not in self.reported:  # which brings it about
             found["locked"] = self._locked(step, features, labels)
         for sign, sentence in found.items():
@@ -104,6 +111,8 @@ class Watch:
             if sentence and self._stays(sign, step) and sign not in self.reported
         ]
         self.reported |= {finding.sign for finding in findings}
+        if self.failed is None and self.reported & {"collapse", "stuck"}:
+            self.failed = [step, _mean(self.losses[-STALLED:])]
         return findings
 
     def _stays(self, sign: str, step: int) -> bool:
@@ -126,7 +135,7 @@ class Watch:
         recent, earlier = self.losses[-STALLED:], self.losses[-2 * STALLED : -STALLED]
         if len(earlier) < STALLED or step < SETTLED * self.steps:
             return None
-        now, then = sum(recent) / STALLED, sum(earlier) / STALLED
+        now, then = _mean(recent), _mean(earlier)
         if abs(now - then) > NEAR * abs(then):
             return None
         for cos, where in ((-1.0, "opposite to all class weights"), (0.0, "at right angles to all class weights")):
@@ -134,9 +143,21 @@ class Watch:
             if loss is not None and abs(now - loss) <= NEAR * abs(loss):
                 return (
                     f"the loss stays at {now:.3g}, that of features which all lie {where} ({loss:.3g}): nothing is "
-                    f"learned. {_cause(self.head.objective)}"
+                    f"learned so far. {_cause(self.head.objective)}"
                 )
         return None
+
+    def _recovered(self, values: Mapping[str, float]) -> str | None:
+        """A loss that falls after all, with features near their own class weights."""
+        if self.failed is None or not values["target_cos"] > 0:
+            return None
+        step, then = self.failed
+        now = _mean(self.losses[-STALLED:])
+        if now > FALLEN * then:
+            return None
+        return (
+            f"the training recovers: its loss has fallen from {then:.3g} to {now:.3g} since the report of step {step:g}"
+        )
 
     def _locked(self, step: int, features: Tensor, labels: Tensor) -> str | None:
         """Two class weights that stay close for a quarter of the training, under the whole margin, and confuse rows.
@@ -185,6 +206,10 @@ class Watch:
     def _stride(self, rows: int) -> int:
         """Looks between two at all angles of the class weights, C² · d products, so that they cost 1 % of the steps."""
         return max(1, math.ceil(self.head.weight.shape[:-1].numel() / (LEAST_COST * 3 * rows * self.log_every)))
+
+
+def _mean(losses: list[float]) -> float:
+    return sum(losses) / len(losses)
 
 
 @torch.no_grad()
