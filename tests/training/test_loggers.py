@@ -86,9 +86,7 @@ class FakeClient:
 
     def log_batch(self, run: str, metrics: Any = (), params: Any = ()) -> None:
         assert len(params) <= 100
-        assert all(
-            re.fullmatch(r"[A-Za-z0-9_\-. :/]{1,250}", key) for key, _ in params
-        )  # its rule
+        assert all(re.fullmatch(r"[A-Za-z0-9_\-. :/]{1,250}", key) for key, _ in params)  # its rule
         kept = self.runs[int(run)]
         kept["params"] |= dict(params)
         for metric in metrics:
