@@ -53,9 +53,10 @@ class Timing:
     def cpu_seconds(self) -> float:
         return statistics.median(clock.cpu_seconds for clock in self.clocks)
 
-    def slower(self) -> Row:
-        """Ratios of the time to the floor's."""
-        return spread([own.seconds / floor.seconds for own, floor in zip(self.clocks, self.floor, strict=True)])
+    def slower(self, clock: str = "seconds") -> Row:
+        """Ratios of the time to the floor's: by the clock, or of "cpu_seconds"."""
+        pairs = zip(self.clocks, self.floor, strict=True)
+        return spread([getattr(own, clock) / getattr(floor, clock) for own, floor in pairs])
 
     def faster(self) -> Row:
         """Ratios of the speed to the floor's."""

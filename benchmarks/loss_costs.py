@@ -1,10 +1,11 @@
 """The time of a training step of every loss, as a ratio to ArcFace's.
 
-    python benchmarks/loss_costs.py [--batch 256] [--classes 100000] [--size 512] [--only NAME ...] [--save]
+    python benchmarks/loss_costs.py [--batch 256] [--classes 100000] [--size 512] [--only NAME ...]
+                                    [--cpu-seconds] [--save]
 
 Each step is a forward and backward of a `DenseHead` in training mode with the chunked kernel; the losses take turns.
 A penalty is added to a plain softmax of cosines. A loss with K weight rows per class is compared with ArcFace over K
-times as many classes.
+times as many classes. `--cpu-seconds` compares processor time on one thread, for a machine that does other work too.
 """
 
 from __future__ import annotations
@@ -36,8 +37,12 @@ def step_of(objective: losses.Objective, batch: int, classes: int, size: int) ->
 
 def main(arguments: list[str] | None = None) -> None:
     parser = options(__doc__ or "", batch=256, classes=100_000, size=512, rounds=7)
+    parser.add_argument("--cpu-seconds", action="store_true", help="compare processor time on one thread")
     parser.add_argument("--only", nargs="+", default=[], help="names of losses; by default all")
     asked = parser.parse_args(arguments)
+    clock = "cpu_seconds" if asked.cpu_seconds else "seconds"
+    if asked.cpu_seconds:
+        torch.set_num_threads(1)
     every = objectives(asked.classes)
     for name in asked.only:
         checks.choice("--only", name, every)
@@ -50,17 +55,18 @@ def main(arguments: list[str] | None = None) -> None:
         wide = shape | {"classes": asked.classes * times}
         steps = {to: step_of(every[FLOOR], **wide), name: step_of(objective, **shape)}
         floor, *timings = take_turns(steps, asked.rounds)
-        rows += [row_of(timing, floor, shape) for timing in timings if timing.what == name]
+        rows += [row_of(timing, floor, clock) | shape for timing in timings if timing.what == name]
     show(
-        f"a training step, B = {asked.batch:,}, C = {asked.classes:,}, d = {asked.size}",
+        f"a training step, {clock}, B = {asked.batch:,}, C = {asked.classes:,}, d = {asked.size}",
         [{"loss": row["loss"], "ms": f"{row['ms']:.0f}", "ratio": ratio_text(row), "to": row["to"]} for row in rows],
     )
     if asked.save:
         store("loss_costs", rows)
 
 
-def row_of(timing: Timing, floor: Timing, shape: dict[str, int]) -> Row:
-    return {"loss": timing.what, "to": floor.what, "ms": 1000 * timing.seconds, **timing.slower(), **shape}
+def row_of(timing: Timing, floor: Timing, clock: str) -> Row:
+    ms = 1000 * getattr(timing, clock)
+    return {"loss": timing.what, "to": floor.what, "clock": clock, "ms": ms, **timing.slower(clock)}
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from angulus.losses.objective import ROLES, Objective
 
 PAGE = Path(__file__).parent / "losses-tested.md"
 COSTS = Path(__file__).parents[1] / "benchmarks" / "results" / "loss_costs.jsonl"
+SHAPE = {"batch": 256, "classes": 100_000, "size": 512}
 OPENING = """\
 # Every loss on one page
 
@@ -38,7 +39,8 @@ Tests: passed of run, over all cases of a loss in `tests/losses/aliases.py` (var
 * Recipe, words, formula: what is written and read back is the same loss.
 
 Cost: the time of a training step, as a ratio to ArcFace's with B = 256, C = 100,000 and d = 512 on a CPU, the median of
-rounds in turn ([loss_costs.py](../benchmarks/loss_costs.py)). K rows per class are compared with ArcFace of K · C
+rounds in turn ([loss_costs.py](../benchmarks/loss_costs.py)); "in CPU seconds" is processor time of one thread on a
+machine that did other work too. K rows per class are compared with ArcFace of K · C
 classes, and a penalty is added to NormFace.
 """
 # column -> the test files whose parametrised cases fill it; a case's name begins with its alias
@@ -90,10 +92,14 @@ def name(piece: Any) -> str:
 
 
 def costs() -> dict[str, str]:
-    """The last measured time of a step by loss, as a ratio to ArcFace's."""
+    """The last measured time of a step by loss, as a ratio to ArcFace's, at the size that the page names."""
     lines = COSTS.read_text(encoding="utf-8").splitlines() if COSTS.exists() else []
-    rows = [json.loads(line) for line in lines]
-    return {"arcface": "1"} | {row["loss"].removeprefix("normface + "): f"{row['ratio']:.2f}" for row in rows}
+    found = {"arcface": "1"}
+    for row in map(json.loads, lines):
+        if all(row[key] == value for key, value in SHAPE.items()):
+            clock = " in CPU seconds" if row.get("clock") == "cpu_seconds" else ""
+            found[row["loss"].removeprefix("normface + ")] = f"{row['ratio']:.2f}{clock}"
+    return found
 
 
 def signature(alias: str) -> inspect.Signature:

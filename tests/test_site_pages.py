@@ -80,7 +80,9 @@ def test_every_loss_has_its_six_facts_on_one_page(site: Any, tmp_path: Path, mon
     case = '<testcase classname="tests.losses.test_{}" name="test_it[{}]">{}</testcase>'
     cases = [("gradcheck", "arcface-plain", ""), ("gradcheck", "arcface-easy", "<failure/>"), ("edges", "magface", "")]
     results.write_text(f"<testsuite>{''.join(case.format(*each) for each in cases)}</testsuite>")
-    timings.write_text(json.dumps({"loss": "magface", "ratio": 0.987}) + "\n")
+    rows = [{"loss": "magface", "ratio": 0.987}, {"loss": "magface", "ratio": 2, "batch": 64}]  # of another size
+    rows.append({"loss": "adacos", "ratio": 1.2, "clock": "cpu_seconds"})
+    timings.write_text("\n".join(json.dumps({**tested.SHAPE, **row}) for row in rows))
     monkeypatch.setattr(tested, "COSTS", timings)
     blocks = {text.partition("\n")[0]: text for text in tested.page(results).split("\n## ")[1:]}
     assert list(blocks) == losses.list_losses()
@@ -92,5 +94,6 @@ def test_every_loss_has_its_six_facts_on_one_page(site: Any, tmp_path: Path, mon
     assert "* Source: Meng et al. 2021, Eq. 3-5. Pieces: fixed + norm_angle + magnitude." in magface
     assert "* Tests passed: edges 1 of 1.\n* Cost: 0.99." in magface
     assert "* Differs: nothing known.\n* Tests passed: none.\n* Cost: not measured." in blocks["coco"]
+    assert "\n* Cost: 1.20 in CPU seconds." in blocks["adacos"]
     both = blocks["curricularface"]  # what its margin and its negatives say
     assert "insightface's code continues linearly" in both and "compares with cos(θ + m) as written" in both

@@ -8,13 +8,14 @@ import re
 import shutil
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 import angulus
 import tiny
@@ -28,6 +29,7 @@ from angulus.experiments.run import run
 from angulus.models import artifact
 from angulus.report.finished_run import DataSets, read_run
 from angulus.training import finetune
+from toy_transformers import Toy, installed
 
 SIZES = {"in_channels": 3, "image_size": 8, "embedding_size": 4}
 SETTINGS: dict[str, Any] = {
@@ -37,7 +39,6 @@ SETTINGS: dict[str, Any] = {
     "patch_size": 4,
     "num_channels": 3,
 }
-DEFAULTS = {"hidden_size": 12, "num_hidden_layers": 1, "image_size": 16, "patch_size": 4, "num_channels": 3}
 PROCESSOR = {
     "image_mean": [0.485, 0.456, 0.406],
     "image_std": [0.229, 0.224, 0.225],
@@ -47,51 +48,10 @@ PROCESSOR = {
 }
 
 
-class Toy(nn.Module):
-    """What transformers gives: tokens, the class token first, in a structure."""
-
-    supports_gradient_checkpointing = True
-
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-        self.config = config
-        self.cls_token = nn.Parameter(torch.randn(1, 1, config.hidden_size))
-        self.mask_token = nn.Parameter(torch.zeros(1, config.hidden_size))
-        self.patches = nn.Conv2d(config.num_channels, config.hidden_size, config.patch_size, stride=config.patch_size)
-        layers = [
-            nn.ModuleDict({"fc": nn.Linear(config.hidden_size, config.hidden_size)})
-            for _ in range(config.num_hidden_layers)
-        ]
-        self.layer = nn.ModuleList(layers)
-        self.norm = nn.LayerNorm(config.hidden_size)
-
-    def forward(self, pixel_values: Tensor) -> Any:
-        tokens = self.patches(pixel_values).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1) * getattr(self.config, "odd", 1)
-        for layer in self.layer:
-            tokens = tokens + layer["fc"](tokens).tanh()  # type: ignore[index, operator]
-        return types.SimpleNamespace(last_hidden_state=self.norm(tokens))
-
-    def activation_checkpointing_enable(self, activation_checkpointing_kwargs: dict[str, bool]) -> None:
-        self.checkpointing = activation_checkpointing_kwargs
-
-    @classmethod
-    def from_pretrained(cls, folder: Path, **options: Any) -> tuple[Toy, dict[str, Any]]:
-        assert options == {
-            **{"use_safetensors": True, "local_files_only": True, "output_loading_info": True, "dtype": torch.float32},
-            "attn_implementation": "sdpa",
-        }
-        net = cls(types.SimpleNamespace(**{**DEFAULTS, **json.loads((folder / "config.json").read_text())}))
-        found = net.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
-        return net, {"missing_keys": set(found.missing_keys)}
-
-
 @pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = types.ModuleType("transformers")
-    chosen = types.SimpleNamespace(for_model=lambda kind, **settings: types.SimpleNamespace(**{**DEFAULTS, **settings}))
-    module.AutoConfig, module.Dinov2Model = chosen, Toy  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "transformers", module)
+def toy() -> Iterator[None]:
+    with installed():
+        yield
 
 
 @pytest.fixture

@@ -58,6 +58,7 @@ def test_steps_take_turns_and_are_compared_round_by_round() -> None:
     floor, own = harness.take_turns({name: partial(step, name) for name in seconds}, 2)
     assert order == ["floor", "own", "floor", "own", "own", "floor"]  # a warm-up, a round, and one backwards
     assert floor.slower() == {"ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0}
+    assert own.slower("cpu_seconds") == {"ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0}
     assert own.slower() == {"ratio": 2.0, "ratio_low": 1.0, "ratio_high": 3.0}
     assert own.faster()["ratio"] == pytest.approx((1 / 3 + 1) / 2) and own.seconds == 2.5 and own.cpu_seconds == 0.5
     with pytest.raises(InputError, match="rounds must be a whole number >= 1"):

@@ -512,8 +512,9 @@ def test_a_section_that_is_wrong(section: dict[str, Any], sentence: str) -> None
         recipe.DataSection(**section)
 
 
-def test_a_data_set_in_memory_is_told_to_be_saved() -> None:
-    kind = type("Dataset", (), {"__module__": "datasets.arrow_dataset"})
+@pytest.mark.parametrize(("name", "parents"), [("arrow_dataset.Dataset", ()), ("dataset_dict.DatasetDict", (dict,))])
+def test_a_data_set_in_memory_is_told_to_be_saved(name: str, parents: tuple[type, ...]) -> None:
+    kind = type(name.rpartition(".")[2], parents, {"__module__": f"datasets.{name.rpartition('.')[0]}"})
     with pytest.raises(InputError, match=r"save it by dataset.save_to_disk\(FOLDER\) and give that folder"):
         angulus.Trainer("small", "arcface", kind())
 

@@ -44,6 +44,7 @@ from losses.aliases import CASES
 CLASSES, SIZE, INPUT = 7, 5, 6
 ARCFACE = losses.arcface(8.0, 0.5)
 SOFT_TRIPLE = losses.soft_triple(8.0, 0.1, k=3, gamma=0.3)
+MEMORY = losses.normface() + losses.center_loss(0.1) + losses.cross_batch_memory(29, 0.1)
 ROWS = {1: [11], 2: [4, 7], 3: [5, 1, 5]}
 SETTINGS = {
     1: [("reference", [7]), ("chunked", [7])],
@@ -364,6 +365,33 @@ def wrapped_on_some_ranks(objective: Objective, rank: int) -> float:
     model(inputs[owned[rank], :SIZE], labels[owned[rank]]).backward()
     seen = inputs[: owned[1].stop, :SIZE]
     return difference(model.module.seen["norm"], seen.norm(dim=1).mean())
+
+
+def buffers_that_ddp_sends(rank: int, count: int) -> float:
+    """Of a wrapped head once, before its first step: its figures move by all rows. Of a batch norm at every step."""
+    if count != 2:  # of three, one has a single row, too few for batch norm
+        return 0.0
+    inputs, labels, owned = batch(count)
+    model = nn.ModuleDict({"norm": nn.BatchNorm1d(SIZE), "head": DenseHead(SIZE, CLASSES, MEMORY)})
+    model.forward = lambda x, y: model["head"](model["norm"](x), y)  # type: ignore[method-assign]
+    wrapped, sent = DistributedDataParallel(model), []
+    send = wrapped._distributed_broadcast_coalesced
+
+    def counted(buffers: list[Tensor], *rest: int) -> None:
+        sent.append(sum(buffer.numel() for buffer in buffers))
+        send(buffers, *rest)
+
+    wrapped._distributed_broadcast_coalesced = counted
+    model["head"].objective.cross_batch_memory.step += rank  # as if rank 0 alone had loaded a checkpoint
+    for step in range(3):
+        wrapped(inputs[owned[rank], :SIZE], labels[owned[rank]]).backward()
+        model.eval() if step == 1 else model.train()
+    every = [[]] * count
+    dist.all_gather_object(every, [*model["head"].buffers()])
+    norm, head = (sum(buffer.numel() for buffer in model[part].buffers()) for part in ("norm", "head"))
+    pairs = (zip(every[0], other, strict=True) for other in every)
+    same = all(torch.equal(one, other) for pair in pairs for one, other in pair)
+    return float(sent != [norm + head, norm, norm] or not same or head < 29 * SIZE)
 
 
 def together(join: Callable[[DenseHead], nn.Module], objective: Objective, rank: int, count: int) -> float:
@@ -707,6 +735,7 @@ CHECKS = (
     wrapped_heads_are_refused,
     dense_heads_on_several_ranks,
     figures_before_the_loss_of_dense_heads,
+    buffers_that_ddp_sends,
     accumulation,
     clipping,
     spread_backbone,

@@ -29,6 +29,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tiny
+import toy_transformers
 from angulus.core import tensor_files
 from angulus.core.checks import InputError
 from angulus.data import Images, Splits
@@ -91,6 +92,16 @@ CASES: dict[str, list[str]] = {
         SPREAD,
         "training.sync_batch_norm=true",
         "validation={identities: 0.3, fmr: 0.05, pairs: 200}",
+    ],
+    "spread-lora": [
+        "backbone={name: 'transformers:dinov2', embedding_size: 4, options: {lora: {r: 2, targets: [fc]}, config: "
+        "{hidden_size: 6, num_hidden_layers: 2, image_size: 8, patch_size: 4, num_channels: 1}}}",
+        *NET[1:],
+        SPREAD,
+        "training.activation_checkpointing=true",
+        "training.ema=0.7",
+        "training.clip_norm=0.5",
+        "training.optimizer={kind: adamw, lr: 0.01}",
     ],
     "validated": [*NET, "validation={identities: 0.3, fmr: 0.05, pairs: 200}"],
 }
@@ -156,7 +167,8 @@ def main(rank: int, count: int, rendezvous: str, folder: Path) -> None:
 def train(name: str, overrides: list[str], folder: Path) -> None:
     """Train a case in FOLDER/NAME."""
     named = [text.replace("FOLDER", str(folder)) for text in overrides]
-    run(tiny.validated(*named), folder / name, splits=tiny.splits())
+    with toy_transformers.installed():
+        run(tiny.validated(*named), folder / name, splits=tiny.splits())
 
 
 def stop(rank: int) -> Callable[[int, int, float], None]:

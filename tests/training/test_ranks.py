@@ -15,6 +15,7 @@ from torch import Tensor
 
 import angulus
 import tiny
+import toy_transformers
 from angulus.experiments import build
 from angulus.experiments.run import run
 from angulus.training.signals import Interrupted
@@ -118,6 +119,17 @@ def test_a_spread_backbone_trains_as_a_copied_one_to_the_bit(two: Path) -> None:
     models = [load_file(two / case / "model" / "model.safetensors") for case in ("spread", "sgd")]
     assert models[0].keys() == models[1].keys()
     assert all(torch.equal(models[0][name], value) for name, value in models[1].items())
+
+
+def test_of_a_spread_backbone_with_lora_the_added_matrices_alone_move(one: Path, two: Path) -> None:
+    recipe = tiny.validated(*CASES["spread-lora"])
+    with toy_transformers.installed():
+        before = build.job(recipe, tiny.splits()).backbone.state_dict()
+    for folder in (one, two):
+        after = load_checkpoint(folder / "spread-lora" / CHECKPOINT)["backbone"]
+        moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
+        added = {f"layers.0.net.layer.{n}.fc.{part}" for n in range(2) for part in "AB"}
+        assert moved == added | {name for name in before if not name.startswith("layers.0.")}
 
 
 def test_results_name_the_number_of_processes(one: Path, two: Path, three: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import torch.distributed as dist
+from torch import nn
 from torch.nn import Parameter
 from torch.nn.parallel import DistributedDataParallel
 
@@ -125,6 +126,18 @@ def ddp_ranks(parameter: Parameter) -> Ranks | None:
     """
     running = _running_ddp(parameter)
     return None if running is None else Ranks.here(running.process_group)
+
+
+def keep_buffers(parameter: Parameter, module: nn.Module) -> None:
+    """Let the `DistributedDataParallel` of `ddp_ranks` no longer send the buffers of a module that it holds.
+
+    It would send them from rank 0 before every forward. Call it where all ranks move them alike: they were sent at
+    this forward, so they are equal from then on.
+    """
+    running, own = _running_ddp(parameter), {id(buffer) for buffer in module.buffers()}
+    if running is not None and own:
+        running.parameters_to_ignore |= {name for name, each in running.module.named_buffers() if id(each) in own}
+        running.modules_buffers = [each for each in running.modules_buffers if id(each) not in own]  # perhaps none
 
 
 def ddp_accumulates(parameter: Parameter) -> bool:

@@ -220,6 +220,8 @@ def _data(dataset: Any, test: Any) -> tuple[Any, Splits]:
     from angulus.experiments import build
     from angulus.experiments.recipe import DataSection
 
+    if type(dataset).__module__.partition(".")[0] == "datasets":  # a DatasetDict is a Mapping
+        raise InputError("dataset must lie on the disk; save it by dataset.save_to_disk(FOLDER) and give that folder")
     if isinstance(dataset, str | os.PathLike | Splits | Mapping):
         if test is not None:
             raise InputError(
@@ -237,8 +239,6 @@ def _data(dataset: Any, test: Any) -> tuple[Any, Splits]:
             near = checks.nearest(str(dataset), SETS)
             raise InputError(f"dataset must be one of {', '.join(SETS)}, or a path; there is no {str(dataset)!r}{near}")
         return section, build.load_data(section)
-    if type(dataset).__module__.partition(".")[0] == "datasets":
-        raise InputError("dataset must lie on the disk; save it by dataset.save_to_disk(FOLDER) and give that folder")
     train = _images("dataset", dataset, None)
     tested = None if test is None else _images("test", test, train.class_names)
     return {"name": GIVEN}, given.hold_out_test(train, tested)

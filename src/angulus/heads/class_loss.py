@@ -5,7 +5,7 @@ import functools
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from angulus.core import checks
 from angulus.distributed.collectives import gather, total
-from angulus.distributed.runtime import Ranks, ddp_ranks
+from angulus.distributed.runtime import Ranks, ddp_ranks, keep_buffers
 from angulus.heads import deferred, nested
 from angulus.heads.row_loss import (
     Finished,
@@ -89,6 +89,7 @@ def class_loss(
     if bound.moves and bound.stateful:
         ranks = training_ranks(
             weight,
+            bound,
             "put weight and bound objective into a module that DistributedDataParallel wraps, or use angulus.DenseHead",
         )
     with bound.accumulate(False):
@@ -487,8 +488,10 @@ def check_rows(
     return features, labels, kept
 
 
-def training_ranks(weight: Tensor, way_out: str) -> Ranks:
+def training_ranks(weight: Tensor, bound: BoundObjective, way_out: str) -> Ranks:
     """The ranks that train this weight together: those of the calling DistributedDataParallel, or this one only.
+
+    The rows of all of them move the figures, so DDP need not send these.
 
     Raises:
         checks.InputError: several processes run, and nothing keeps their copies of the weight equal.
@@ -499,6 +502,8 @@ def training_ranks(weight: Tensor, way_out: str) -> Ranks:
             f"torch.distributed runs {Ranks.here().count} processes, and each would train class weights and running "
             f"figures of its own; {way_out}"
         )
+    if ranks is not None and ranks.count > 1:
+        keep_buffers(cast(nn.Parameter, weight), bound)
     return ranks or Ranks()
 
 

@@ -177,6 +177,7 @@ class DenseHead(BaseHead):
             return self.ranks
         return class_loss.training_ranks(
             self.weight,
+            self.objective,
             "wrap the head, or a module that holds it, in DistributedDataParallel; or call head.synchronize() once and "
             "keep it next to the wrapped backbone; or use angulus.ShardedHead; or pass DenseHead(..., alone=True)",
         )

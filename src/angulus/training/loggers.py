@@ -6,12 +6,15 @@ Each writes below the run's folder; nothing leaves the machine unless the user's
 import contextlib
 import importlib.util
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from angulus.core import checks, extras, files
+
+_NAMELESS = re.compile(r"[^\w\-. :/]", re.ASCII)  # what MLflow's names must not hold
 
 
 class About(NamedTuple):
@@ -106,7 +109,8 @@ class MLflow:
         if not self.run:
             self.run = self.client.create_run(number, run_name=about.name).info.run_id
             files.write_text(_id_file(about, "mlflow"), self.run)
-            params = [self.entities.Param(key, str(value)[:500]) for key, value in about.settings.items()]
+            named = {_NAMELESS.sub("_", key)[:250]: str(value)[:500] for key, value in about.settings.items()}
+            params = [self.entities.Param(key, value) for key, value in named.items()]
             for start in range(0, len(params), 100):  # its limits
                 self.client.log_batch(self.run, params=params[start : start + 100])
 
