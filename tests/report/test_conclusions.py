@@ -55,6 +55,13 @@ def test_the_best_what_it_beats_and_what_is_undecided_are_named() -> None:
     )
 
 
+@pytest.mark.parametrize("others", [9, 10])
+def test_chance_is_named_where_many_are_compared(others: int) -> None:
+    found = conclude(comparison({f"L{n}": [90.0 - n, 91.0 - 2 * n] for n in range(others + 1)}))
+    said = [sentence for sentence in found if sentence.startswith(f"Each of these {others} intervals misses by chance")]
+    assert len(said) == (others >= 10)
+
+
 def test_one_seed_decides_nothing_and_one_variant_is_no_comparison() -> None:
     assert conclude(comparison({"A": [90.0], "B": [80.0]}, low=99.0))[1].startswith("With one seed it is unknown")
     assert conclude(comparison({"A": [90.0, 91.0]})) == [

@@ -12,6 +12,7 @@ from angulus.experiments.judgements import judge
 
 HIGHER_IS_BETTER = ("accuracy", "TAR", "TPIR", "DIR", "rank", "CPM", "AUC", "sensitivity")  # numbers begin with
 LEAST_IMAGES = 30  # of low quality, for a sentence about them
+MANY = 10  # intervals, of which one may well miss
 
 Verdict = Literal["best", "highest", "equal", "worse", "undecided", "one seed", "diverged", ""]
 
@@ -138,6 +139,11 @@ def _differences(ranking: Ranking) -> list[str]:
         sentences.append(
             f"With {ranking.seeds} seeds it is undecided whether {best} is better than {others}. "
             "Brackets hold the mean difference and its 95 % interval over the seeds; more seeds make it narrower."
+        )
+    if len(worse) + len(open_) >= MANY:
+        sentences.append(
+            f"Each of these {len(worse) + len(open_)} intervals misses by chance once in 20 times, and the best of many "
+            "looks better than it is."
         )
     return sentences
 
