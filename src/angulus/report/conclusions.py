@@ -142,8 +142,8 @@ def _differences(ranking: Ranking) -> list[str]:
         )
     if len(worse) + len(open_) >= MANY:
         sentences.append(
-            f"Each of these {len(worse) + len(open_)} intervals misses by chance once in 20 times, and the best of many "
-            "looks better than it is."
+            f"Each of these {len(worse) + len(open_)} intervals misses by chance once in 20 times, and the best of "
+            "many looks better than it is."
         )
     return sentences
 
