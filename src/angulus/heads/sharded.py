@@ -110,7 +110,8 @@ class ShardedHead(BaseHead):
     `heads.saving.save_head` for a checkpoint of all ranks.
 
     Raises:
-        checks.InputError: on every rank, even if only one of them breaks a rule.
+        checks.InputError: on every rank, even if only one of them breaks a rule. On CUDA, where a step does not wait
+            for the GPU, a wrong label or value gives NaN on all ranks, and a later call raises; see `heads.deferred`.
     """
 
     def __init__(
