@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from angulus import losses
+from angulus.heads import deferred
 from angulus.kernels import tuned
 
 RUN = Path(__file__).parents[2] / "benchmarks" / "gpu" / "run"
@@ -28,7 +31,7 @@ def test_each_stage_stores_its_lines_and_what_is_skipped_is_named(tmp_path: Path
     assert "skipped wheels: none could be installed" in done.stdout
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert {row["stage"] for row in rows} == {*stages.split(",")}
-    assert not [row for row in rows if "failed" in row]
+    assert not [row for row in rows if "failed" in json.dumps(row)]
     exact = [row for row in rows if row.get("precision") == "float32"]
     assert {row["impl"] for row in exact} == {"chunked", "fused", "blocked"}
     assert {*losses.list_losses()} < {row["objective"] for row in exact}
@@ -41,6 +44,26 @@ def test_each_stage_stores_its_lines_and_what_is_skipped_is_named(tmp_path: Path
     assert costs["soft_triple"]["to"] == "arcface of K x C classes" and costs["cosface"]["to"] == "arcface"
     entry = eval(rows[-1]["entry"], vars(tuned))  # what one would paste into its table
     assert entry.tiles == tuned.TILES and entry.blocking == tuned.BLOCKING and len(entry.fastest) == 1
+
+
+def test_a_loss_that_waits_is_named_by_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU that poses as a GPU: a wait raises, as PyTorch does there in that mode."""
+    monkeypatch.syspath_prepend(RUN.parent)
+    stages = importlib.import_module("stages")
+    monkeypatch.setattr(stages, "GPU", True)
+    monkeypatch.setattr(stages, "MODES", {"no synchronisation": stages.quiet_steps})
+    monkeypatch.setattr(stages, "kernels", lambda: ["reference"])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: None)
+    monkeypatch.setattr(deferred, "POSING", True)
+    rows = list(stages.modes())
+    assert {row["head"] for row in rows} == {*stages.QUIET}
+    assert all("later: labels must be in [0, 1000)" in row["result"] for row in rows)
+
+    def wait(mode: str) -> None:
+        raise RuntimeError("called a synchronizing CUDA operation")
+
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", wait)
+    assert all("synchronizing" in row["failed"] for row in stages.modes())
 
 
 def test_a_stage_out_of_time_is_stopped_and_named(tmp_path: Path) -> None:

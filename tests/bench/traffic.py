@@ -27,7 +27,7 @@ CASES = [
 def main(rank: int, count: int, rendezvous: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=count)
     sent = 0.0
-    all_to_all, all_reduce = dist.all_to_all_single, dist.all_reduce
+    all_to_all, all_reduce, all_gather = dist.all_to_all_single, dist.all_reduce, dist.all_gather
 
     def exchanged(out: Any, rows: Any, receive: Any, send: list[int], group: Any = None) -> Any:
         nonlocal sent
@@ -39,7 +39,12 @@ def main(rank: int, count: int, rendezvous: str) -> None:
         sent += 2 * value.nbytes * (count - 1) / count
         return all_reduce(value, group=group)
 
-    dist.all_to_all_single, dist.all_reduce = exchanged, reduced
+    def gathered(parts: Any, own: Any, group: Any = None) -> Any:
+        nonlocal sent
+        sent += own.nbytes * (count - 1)
+        return all_gather(parts, own, group=group)
+
+    dist.all_to_all_single, dist.all_reduce, dist.all_gather = exchanged, reduced, gathered
     for objective, loss in CASES:
         head = angulus.ShardedHead(SIZE, 12, objective)
         features = torch.randn(ROWS, SIZE, requires_grad=True)

@@ -10,40 +10,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import angulus
 from angulus import InputError, losses
 from angulus.heads import deferred
 from angulus.kernels import blocked, fused_launch
-
-# what makes the host wait for the GPU: a number that is read, or a shape that depends on the data
-READS = {"__bool__", "__int__", "__float__", "__index__", "item", "tolist", "numpy", "cpu", "nonzero", "equal"}
-WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal", "lift_fresh", "bincount")
-
-
-class Wait(AssertionError):
-    pass
-
-
-class NoRead(TorchFunctionMode):
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(function, "__name__", "") in READS:
-            raise Wait(f"Tensor.{function.__name__} waits for a GPU")
-        return function(*args, **(kwargs or {}))
-
-
-class NoWait(TorchDispatchMode):
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = function._schema.name.removeprefix("aten::")
-        flat = [each for arg in args for each in (arg if isinstance(arg, list | tuple) else [arg])]
-        picks = name.startswith("index") and any(
-            isinstance(each, Tensor) and each.dtype == torch.bool for each in flat[1:]
-        )
-        if picks or any(name.lstrip("_").startswith(wait.lstrip("_")) for wait in WAITS):
-            raise Wait(f"aten::{name} waits for a GPU")
-        return function(*args, **(kwargs or {}))
+from heads.waits import NoRead, NoWait, Wait
 
 
 @pytest.fixture(autouse=True)
@@ -110,10 +82,12 @@ for alias in sorted({*losses.ALIASES} - ALONE - {"proxy_anchor"}):
     OBJECTIVES[alias] = objective.with_counts(COUNTS) if objective.needs_counts else objective
 
 
-def setting(name: str = "ArcFace", impl: str = "reference") -> tuple[angulus.DenseHead, Tensor, Tensor]:
+def setting(
+    name: str = "ArcFace", impl: str = "reference", kind: Any = angulus.DenseHead, **more: Any
+) -> tuple[Any, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    head = angulus.DenseHead(6, 9, OBJECTIVES[name], impl=impl)
+    head = kind(6, 9, OBJECTIVES[name], impl=impl, **more)
     return head, torch.randn(4, 6, generator=generator).requires_grad_(), torch.tensor([0, 3, 8, 3])
 
 
@@ -148,6 +122,31 @@ def test_the_kernels_for_gpus_wait_for_nothing(
         head(features, labels).backward()
         if update:
             optimizer.step()
+
+
+@pytest.mark.parametrize("kind", [angulus.DenseHead, angulus.ShardedHead])
+@pytest.mark.parametrize("corrected", [False, True])
+@pytest.mark.parametrize("name", ["bias", "curricularface", "soft_triple"])
+def test_sampled_classes_wait_for_nothing_and_are_those_of_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, name: str, corrected: bool, kind: Any
+) -> None:
+    """Five classes are drawn for four rows: the host knows their number."""
+    found = []
+    for posing in (True, False):
+        monkeypatch.setattr(deferred, "POSING", posing)
+        sampling = angulus.ClassSampling(0.5, corrected=corrected)
+        head, features, labels = setting(name, kind=kind, sampling=sampling)
+        labels[1] = -100
+        optimizer = angulus.SparseSGD([head.weight], 0.1, momentum=0.9, weight_decay=0.01)
+        for _ in range(2):
+            with watched(monkeypatch) if posing else nullcontext():
+                loss = head(features, labels)
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            head.check()
+        found.append([loss.detach(), head.weight.detach(), features.grad])
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize(
@@ -312,10 +311,9 @@ def test_findings_that_have_not_arrived_are_not_waited_for() -> None:
     "head",
     [
         angulus.DenseHead(6, 9, losses.proxy_anchor()),
-        angulus.DenseHead(6, 9, losses.normface(), sampling=angulus.ClassSampling(0.5)),
         angulus.DenseHead(6, 9, losses.normface()).requires_grad_(False).eval(),
     ],
-    ids=["Proxy-Anchor", "sampling", "no_grad"],
+    ids=["Proxy-Anchor", "no_grad"],
 )
 def test_what_needs_the_batch_on_the_host_is_checked_at_once(head: angulus.DenseHead) -> None:
     with torch.set_grad_enabled(head.training), pytest.raises(InputError, match="got 9 at row 1"):

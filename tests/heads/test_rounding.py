@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -100,6 +104,61 @@ def test_kahan_resumes_to_the_bit(tmp_path: Path, way: str) -> None:
             optimizer.step()
         ends.append(head.weight.float() + optimizer.state[head.weight]["compensation"].float())
     assert torch.equal(*ends)
+
+
+def kahan_ends(change: Callable[[DenseHead, BackwardSGD], tuple[DenseHead, BackwardSGD]]) -> list[Tensor]:
+    """Weights and compensation after 50 updates, without and with a change after 20."""
+    ends = []
+    for stop in (None, 20):
+        head, optimizer = attached("kahan", momentum=0.5)
+        for step in range(50):
+            if step == stop:
+                head, optimizer = change(head, optimizer)
+            optimizer.update(slice(0, 4), TINY.clone())
+            optimizer.step()
+        ends.append(torch.stack([head.weight.detach(), optimizer.state[head.weight]["compensation"]]))
+    return ends
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda head: head.to("cpu"),
+        lambda head: head.to(torch.bfloat16),
+        lambda head: head.float().bfloat16(),
+        lambda head: head.double().to(torch.bfloat16),
+        lambda head: head.share_memory(),
+    ],
+    ids=["device", "dtype", "float32 and back", "float64 and back", "shared memory"],
+)
+def test_kahan_survives_moves_of_the_head(move: Callable[[DenseHead], Any]) -> None:
+    """None of them loses what bfloat16 weights hold, or what rounding has dropped."""
+    assert torch.equal(*kahan_ends(lambda head, optimizer: (move(head), optimizer)))
+
+
+def test_kahan_of_a_copied_head_goes_on_alone() -> None:
+    originals = []
+
+    def copied(head: DenseHead, optimizer: BackwardSGD) -> tuple[DenseHead, BackwardSGD]:
+        before = copy.deepcopy((head.state_dict(), optimizer.state_dict()["state"]))
+        originals.append((head, optimizer, before))
+        other = copy.deepcopy(head)
+        its = BackwardSGD(other, 1.0, 0.5, rounding="kahan")
+        its.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        return other, its
+
+    assert torch.equal(*kahan_ends(copied))
+    ((head, optimizer, (weights, state)),) = originals
+    assert torch.equal(head.weight, weights["weight"])
+    assert all(torch.equal(value, state[0][name]) for name, value in optimizer.state[head.weight].items())
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, pickle.dumps])
+def test_a_copy_of_the_optimiser_is_refused(duplicate: Callable[[BackwardSGD], Any]) -> None:
+    """It would belong to no head, and its steps would change nothing."""
+    _, optimizer = attached("kahan")
+    with pytest.raises(InputError, match=r"cannot be copied or pickled; make one for the copied head"):
+        duplicate(optimizer)
 
 
 def test_rounding_is_exact_in_the_mean_and_exact_for_what_bfloat16_holds() -> None:

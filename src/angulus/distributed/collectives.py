@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -14,6 +15,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from angulus.distributed.runtime import Ranks
 
 _SUMMED: Any = WeakTensorKeyDictionary()  # parameters whose gradients are summed over ranks
+_HOSTS: Any = WeakKeyDictionary()  # process groups without a CPU backend -> one with gloo, of the same processes
 
 
 def exchange(rows: Tensor, send: list[int], receive: list[int], ranks: Ranks) -> Tensor:
@@ -66,6 +68,28 @@ def total(value: Tensor, ranks: Ranks) -> Tensor:
     if ranks.count > 1:
         dist.all_reduce(value, group=ranks.group)
     return value
+
+
+def gather_numbers(numbers: list[int], ranks: Ranks) -> list[list[int]]:
+    """The whole numbers of every rank, by rank, from host to host: no host waits for a GPU."""
+    if ranks.count == 1:
+        return [numbers]
+    own = torch.tensor(numbers)
+    parts = [torch.empty_like(own) for _ in range(ranks.count)]
+    dist.all_gather(parts, own, group=_host_group(ranks))
+    found: list[list[int]] = torch.stack(parts).tolist()
+    return found
+
+
+def _host_group(ranks: Ranks) -> Any:
+    """The group of these ranks for tensors on the CPU; made at the first call if theirs is for GPUs alone."""
+    group = ranks.group or dist.group.WORLD
+    if "cpu" in dist.get_backend_config(group):
+        return ranks.group
+    if group not in _HOSTS:
+        members = dist.get_process_group_ranks(group)
+        _HOSTS[group] = dist.new_group(members, backend="gloo", use_local_synchronization=True)
+    return _HOSTS[group]
 
 
 def broadcast(values: Iterable[Tensor], ranks: Ranks) -> None:

@@ -117,10 +117,8 @@ def batch_loss(
     lenient = may_overflow(features)
     checks.layout(features, weight, labels, bias)
     joint = ranks if bound.moves and bound.stateful else Ranks()
-    later = deferred.defers(features, weight, bound, sampling, joint.count)
-    if later:
-        deferred.raise_arrived(weight)
-    else:
+    later = deferred.defers(features, weight, bound)
+    if not later:
         features, labels, kept = check_rows(features, weight, labels, bias)
     if bound.spec.bias != (bias is not None):
         wanted = "needs bias [num_classes]" if bound.spec.bias else "has no bias"
@@ -136,7 +134,9 @@ def batch_loss(
             "angulus.ShardedHead"
         )
     if later:
-        return _deferred_loss(features, weight, labels, bound, bias, kernel, update, reduction, lenient)
+        return _deferred_loss(
+            features, weight, labels, bound, bias, kernel, joint, sampling, update, reduction, lenient
+        )
     with torch.autocast(features.device.type, enabled=False):
         wide = widen(features, weight)
         norms, unit = normalize(wide, bound.spec.eps)
@@ -197,64 +197,71 @@ def _deferred_loss(
     bound: BoundObjective,
     bias: Tensor | None,
     kernel: Kernel,
+    ranks: Ranks,
+    sampling: ClassSampling | None,
     update: Update | None,
     reduction: str,
     lenient: bool,
 ) -> Tensor:
     """The loss of a batch on a GPU, without waiting for it; see `deferred`."""
+    table = deferred.agree(weight, [len(features), int(bound.accumulating), int(lenient)], ranks)
+    _same_accumulate([more for _, more, _ in table])
+    sizes = [size for size, *_ in table]
     batch = deferred.examine(features, weight, labels, bias, lenient)
     kept, count = batch.kept, batch.kept_rows
+    rows_of_all = total(count, ranks)
+    everyone_kept = gather(kept, sizes, ranks)
     with torch.autocast(features.device.type, enabled=False):
         wide = widen(batch.features, weight, functools.partial(deferred.remember_gradient, weight))
         subset = ClassSubset(weight, bias, batch.labels, bias)
-        losses, measured = [], []
+        if sampling is not None:
+            subset = sample(sampling, weight, bias, torch.where(kept, batch.labels, -1))
+        losses, taken = [], []
         for part in nested.split(bound, wide, subset, update):
             norms, unit = normalize(part.features, bound.spec.eps)
-            mean_norm = torch.where(kept, norms, 0.0).sum().detach() / count
+            mean_norm = total(torch.where(kept, norms, 0.0).sum(), ranks) / rows_of_all
             with whole_batch(mean_norm):
-                seen = None
+                before = None
                 if part.bound.prepares:
-                    seen = _prepare(norms, unit, part.subset, part.bound, kernel, Ranks(), [len(kept)])
-                    seen = dataclasses.replace(seen, kept=kept)
-                with part.bound.prepared(seen):
+                    before = _prepare(norms, unit, part.subset, part.bound, kernel, ranks, sizes)
+                    before = dataclasses.replace(before, kept=everyone_kept)
+                with part.bound.prepared(before):
                     finished, target, radius = _rows_loss(
                         norms, unit, part.subset, batch.labels, part.bound, kernel, part.update, kept
                     )
                 if bound.moves:
-                    measured.append((part, mean_norm, measures(part.bound, target, radius), seen))
-            more = feature_terms(part.bound, part.features, batch.labels, Ranks(), [len(kept)], kept)
+                    seen = summarize(
+                        part.bound, target, part.features, batch.labels, ranks, sizes, radius, kept, rows_of_all
+                    )
+                    taken.append((part.bound, dataclasses.replace(seen, batch=before)))
+            more = feature_terms(part.bound, part.features, batch.labels, ranks, sizes, kept)
             extra = finished.extra + more
             loss, extra = torch.where(kept, finished.loss, 0.0), torch.where(kept, extra, 0.0)
             # the divisor of a weighting that masks is of the rows that count; any other is of all rows
             masks = getattr(part.bound.spec.weighting, "masks", False)
             losses.append(Finished(loss, finished.divisor if masks else count * (finished.divisor / len(kept)), extra))
         rows = nested.add([one.loss + one.extra for one in losses])
-        good = deferred.remember(weight, batch, rows)
-        for part, mean_norm, values, seen in measured:
-            with whole_batch(mean_norm):
-                part.bound.take(_statistics(part, values, batch, good & batch.sound, seen))
+        good, sound = deferred.remember(weight, batch, rows, ranks, len(weight))
+        for part_bound, seen in taken:
+            part_bound.take(dataclasses.replace(seen, good=good & sound))
     if reduction == "mean":
         value = nested.add([one.loss.sum() / one.divisor + one.extra.sum() / count for one in losses])
     else:
         value = rows.sum() if reduction == "sum" else rows
+    return nan_unless_good(value, features, good, sound, any(scaled for *_, scaled in table))
+
+
+def nan_unless_good(value: Tensor, features: Tensor, good: Tensor, sound: Tensor, lenient: bool) -> Tensor:
+    """The value, or NaN without gradients if the step is not good.
+
+    Features that are not sound give NaN gradients of features and head if `lenient`, so that the gradient scaler of
+    each optimiser skips the step.
+    """
     value = torch.where(good, value, torch.nan)
-    if lenient:  # NaN gradients of features and head, so that the gradient scaler of each optimiser skips the step
-        bad = torch.where(batch.sound, 0.0, torch.nan)
+    if lenient:
+        bad = torch.where(sound, 0.0, torch.nan)
         value = value * (1 + bad) + bad * features.float().sum()
     return value
-
-
-@torch.no_grad()
-def _statistics(
-    part: nested.Part, values: dict[str, Tensor], examined: deferred.Examined, good: Tensor, batch: Batch | None
-) -> Statistics:
-    """The statistics of the rows that are kept; the figures stay unless the batch is good."""
-    kept, count = examined.kept, examined.kept_rows
-    means = {name: torch.where(kept, value.detach(), 0.0).sum() / count for name, value in values.items()}
-    features, labels = part.features.detach(), torch.where(kept, examined.labels, checks.IGNORE_INDEX)
-    if not part.bound.spec.feature_terms:
-        features, labels = features[:0], labels[:0]
-    return Statistics(means, count, features, labels, batch, good)
 
 
 def _rows_loss(
@@ -367,9 +374,13 @@ def _gather_facts(
     own = torch.cat([known, torch.stack([norms.double().sum(), torch.isfinite(features).all().double()])])
     table = gather(own[None], [1] * ranks.count, ranks)
     counts, more, sums, sound = table.unbind(dim=1)
-    if bool((more != more[0]).any()):
-        raise checks.InputError(f"all ranks must give the same head.accumulate(); got {more.int().tolist()}, by rank")
+    _same_accumulate(more.int().tolist())
     return [int(count) for count in counts], sums.sum() / counts.sum(), bool(sound.all())
+
+
+def _same_accumulate(more: list[int]) -> None:
+    if len(set(more)) > 1:
+        raise checks.InputError(f"all ranks must give the same head.accumulate(); got {more}, by rank")
 
 
 def resolve(objective: Objective | BoundObjective, weight: Tensor) -> BoundObjective:
@@ -544,12 +555,17 @@ def summarize(
     ranks: Ranks,
     sizes: list[int],
     radius: Tensor | None = None,
+    kept: Tensor | None = None,
+    count: Tensor | None = None,
 ) -> Statistics:
-    """The statistics of the rows of these ranks; features and labels only if the objective keeps them."""
-    values = measures(bound, target, radius)
-    sums = torch.stack([value.sum() for value in values.values()])
-    sums = (total(sums, ranks) if ranks.count > 1 else sums) / sum(sizes)
-    means = dict(zip(values, sums.unbind(), strict=True))
+    """The statistics of the rows of these ranks; features and labels only if the objective keeps them.
+
+    `kept` [B] names the rows that count, and `count` is their number on all ranks; None: all do.
+    """
+    values, rows = measures(bound, target, radius), sum(sizes) if count is None else count
+    sums = torch.stack([(value if kept is None else torch.where(kept, value, 0.0)).sum() for value in values.values()])
+    means = dict(zip(values, (total(sums, ranks) / rows).unbind(), strict=True))
     if not bound.spec.feature_terms:
-        return Statistics(means, sum(sizes), features[:0].detach(), labels[:0])
-    return Statistics(means, sum(sizes), gather(features.detach(), sizes, ranks), gather(labels, sizes, ranks))
+        return Statistics(means, rows, features[:0].detach(), labels[:0])
+    labels = labels if kept is None else torch.where(kept, labels, checks.IGNORE_INDEX)
+    return Statistics(means, rows, gather(features.detach(), sizes, ranks), gather(labels, sizes, ranks))

@@ -8,9 +8,11 @@ same class weights whose findings have arrived raises the error. `check(weight)`
 The alternatives: `torch._assert_async` ends the CUDA context, so that nothing can be saved, and loses the sentence; to
 check only some steps would miss most bad batches.
 
+Several ranks tell each other on the device whether their batch is good, so that none moves by a batch that is bad on
+another; and on the host, before each step, whether one has read a bad finding, so that all raise at the same call.
+
 Checked at once, as on a CPU: what is computed under no_grad or from a weight that is not a leaf, and steps that need
-facts of the batch on the host anyway: class sampling, Proxy-Anchor, figures of several ranks, and pieces of one's own
-that read the batch without `masks`.
+facts of the batch on the host anyway: Proxy-Anchor, and pieces of one's own that read the batch without `masks`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from angulus.core import checks
-from angulus.heads.sampling import ClassSampling
+from angulus.distributed.collectives import gather_numbers, total
+from angulus.distributed.runtime import Ranks, RemoteError
 from angulus.losses.objective import BoundObjective
 
 MOST = 64  # steps that may be unread: beyond it a call waits for the oldest
@@ -37,12 +40,14 @@ _PENDING: Any = WeakTensorKeyDictionary()  # class weights -> deque of `Findings
 class Findings(NamedTuple):
     """What is wrong with a batch: the first bad row of each kind, or their number if there is none."""
 
-    # int64: of bias, of features, of labels, that label, of losses, how many rows count; or of the features' gradient
+    # int64: of bias, of features, of labels, that label, of losses, how many rows count, and the first rank with a bad
+    # batch or -1; or one number of the features' gradient
     numbers: Tensor
     arrived: Any  # an event, or None if the numbers are here
     rows: int
     classes: int
     dtype: torch.dtype  # of the losses
+    refusal: str | None = None  # by a piece, on the host
 
 
 class Examined(NamedTuple):
@@ -57,28 +62,32 @@ class Examined(NamedTuple):
     found: tuple[Tensor, ...]  # what is known for `Findings`
 
 
-def defers(features: Tensor, weight: Tensor, bound: BoundObjective, sampling: ClassSampling | None, ranks: int) -> bool:
+def defers(features: Tensor, weight: Tensor, bound: BoundObjective) -> bool:
     """Whether the checks of this step can be read later."""
     if not (features.is_cuda or POSING) or not torch.is_grad_enabled() or not weight.is_leaf:
         return False
     weighting = bound.spec.weighting
     readers = [piece for piece in bound.bound_pieces if hasattr(piece, "prepare")]
     readers += [weighting] if weighting is not None and weighting.reads_batch else []
-    whole = bound.spec.reduces_batch or not all(getattr(piece, "masks", False) for piece in readers)
-    return not (sampling is not None or whole or (bound.stateful and ranks > 1))
+    return not bound.spec.reduces_batch and all(getattr(piece, "masks", False) for piece in readers)
 
 
-def examine(features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, lenient: bool) -> Examined:
-    """Check a batch on its device; `lenient` leaves features that are not finite to a gradient scaler."""
+def examine(
+    features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None, lenient: bool, num_classes: int | None = None
+) -> Examined:
+    """Check a batch on its device; `lenient` leaves features that are not finite to a gradient scaler.
+
+    `num_classes` is C if `weight` holds only some of the classes; then other ranks may have the rows that count.
+    """
     checks.layout(features, weight, labels, bias)
-    labels = labels.long()
+    labels, classes = labels.long(), len(weight) if num_classes is None else num_classes
     kept = labels != checks.IGNORE_INDEX
-    outside = kept & ((labels < 0) | (labels >= len(weight)))
+    outside = kept & ((labels < 0) | (labels >= classes))
     broken = ~torch.isfinite(features.detach()).all(dim=1)
     row, count = _first(outside), kept.sum()
-    of_bias = torch.full_like(row, len(weight)) if bias is None else _first(~torch.isfinite(bias.detach()))
+    of_bias = torch.full_like(row, classes) if bias is None else _first(~torch.isfinite(bias.detach()))
     sound = ~broken.any()
-    good = ~outside.any() & (count > 0) & (of_bias == len(weight))
+    good = ~outside.any() & (of_bias == classes) & (num_classes is not None or count > 0)
     if not lenient:
         good = good & sound
     label = labels.index_select(0, row.clamp(max=len(labels) - 1)[None])[0]
@@ -89,25 +98,39 @@ def examine(features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | Non
     return Examined(features, labels, kept, count.clamp(min=1), sound, good, found)
 
 
-def remember(weight: Tensor, examined: Examined, rows: Tensor) -> Tensor:
-    """Send the findings of a step, with those of its losses [B], to the host; returns whether all is well.
+def remember(
+    weight: Tensor, examined: Examined, rows: Tensor, ranks: Ranks, classes: int, refusal: str | None = None
+) -> tuple[Tensor, Tensor]:
+    """Send the findings of a step, with those of its losses [B], to the host.
 
-    Nothing is sent while a CUDA graph is captured: a loss of NaN is then the only sign.
+    Returns whether all is well, and whether a gradient scaler finds all features finite; both on all ranks. Nothing is
+    sent while a CUDA graph is captured: a loss of NaN is then the only sign. `refusal` is what a piece refused on the
+    host, after the last exchange of forward: the other ranks go on, so this rank raises it with them.
     """
-    of_bias, of_features, of_labels, label, count = examined.found
+    *of_batch, count = examined.found
     of_losses = _first(examined.kept & ~torch.isfinite(rows.detach()))
-    _send(weight, torch.stack([of_bias, of_features, of_labels, label, of_losses, count]), rows)
-    return examined.good & (of_losses == len(rows))
+    good = examined.good & (of_losses == len(rows))
+    if refusal is not None:
+        good = torch.zeros_like(good)
+    sound, of_ranks = examined.sound, torch.full_like(of_losses, -1)
+    if ranks.count > 1:
+        here = torch.arange(ranks.count + 1, device=rows.device)
+        bad = torch.where(here == ranks.rank, ~good, (here == ranks.count) & ~sound)
+        *of_all, unsound = (total(bad.long(), ranks) > 0).unbind()
+        bad = torch.stack(of_all)
+        good, sound, of_ranks = ~bad.any(), ~unsound, torch.where(bad.any(), _first(bad), -1)
+    _send(weight, torch.stack([*of_batch, of_losses, count, of_ranks]), rows, classes, refusal)
+    return good, sound
 
 
 @torch.no_grad()
 def remember_gradient(weight: Tensor, gradient: Tensor) -> None:
     """Send the first row of a gradient of float16 features [B, d] that leaves its range, to be warned of."""
     row = _first((gradient.abs() > torch.finfo(torch.float16).max).any(dim=1))
-    _send(weight, row[None], gradient)
+    _send(weight, row[None], gradient, len(weight))
 
 
-def _send(weight: Tensor, numbers: Tensor, rows: Tensor) -> None:
+def _send(weight: Tensor, numbers: Tensor, rows: Tensor, classes: int, refusal: str | None = None) -> None:
     if _capturing(numbers):
         return
     arrived = None
@@ -115,7 +138,7 @@ def _send(weight: Tensor, numbers: Tensor, rows: Tensor) -> None:
         numbers = numbers.to("cpu", non_blocking=True)  # to pinned memory
         arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record()
-    _PENDING.setdefault(weight, deque()).append(Findings(numbers, arrived, len(rows), len(weight), rows.dtype))
+    _PENDING.setdefault(weight, deque()).append(Findings(numbers, arrived, len(rows), classes, rows.dtype, refusal))
 
 
 def raise_arrived(weight: Tensor) -> None:
@@ -128,6 +151,21 @@ def raise_arrived(weight: Tensor) -> None:
                 return
             arrived.synchronize()
         _raise(queue, weight)
+
+
+def agree(weight: Tensor, facts: list[int], ranks: Ranks) -> list[list[int]]:
+    """The facts of all ranks, by rank; if the findings of an earlier batch have arrived on one of them, all raise."""
+    refusal = None
+    try:
+        raise_arrived(weight)
+    except checks.InputError as error:
+        refusal = error
+    table = gather_numbers([int(refusal is not None), *facts], ranks)
+    if refusal is not None:
+        raise refusal
+    if any(row[0] for row in table):
+        check(weight)
+    return [row[1:] for row in table]
 
 
 def check(weight: Tensor) -> None:
@@ -151,9 +189,11 @@ def _raise(queue: deque[Findings], weight: Tensor) -> None:
         if row < findings.rows:
             warnings.warn(checks.gradient_overflow(row), stacklevel=3)
         return
-    of_bias, of_features, of_labels, label, of_losses, count = findings.numbers.tolist()
-    message = None
-    if of_bias < findings.classes:
+    of_bias, of_features, of_labels, label, of_losses, count, of_ranks = findings.numbers.tolist()
+    message, kind = findings.refusal, checks.InputError
+    if message is not None:
+        pass
+    elif of_bias < findings.classes:
         message = checks.not_finite("bias", of_bias)
     elif of_features < findings.rows:
         message = checks.not_finite("features", of_features)
@@ -165,9 +205,11 @@ def _raise(queue: deque[Findings], weight: Tensor) -> None:
         sane = bool(torch.isfinite(weight.detach()).all())
         then = "" if sane else "; by now the class weights hold NaN or Inf, so go back to a checkpoint"
         message = checks.loss_not_finite(of_losses, findings.dtype) + then
+    elif of_ranks >= 0:
+        message, kind = f"rank {of_ranks} refused its batch or its loss; its own message says why", RemoteError
     if message is not None:
         queue.clear()
-        raise checks.InputError(message + LATER)
+        raise kind(message + LATER)
 
 
 def _first(bad: Tensor) -> Tensor:

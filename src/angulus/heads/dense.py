@@ -55,7 +55,8 @@ class BaseHead(nn.Module):
         """Wait for the checks of all batches so far, and raise the error of a bad one.
 
         On a GPU a step does not wait for its checks: the loss of a bad batch is NaN without gradients, and one of the
-        next calls raises the error. Before what must not follow a bad batch, such as a checkpoint, call this.
+        next calls raises the error. Before what must not follow a bad batch, such as a checkpoint, call this. With
+        several ranks, every one of them calls it, and all raise.
         """
         deferred.check(self.weight)
 

@@ -117,6 +117,12 @@ class BackwardSGD(torch.optim.Optimizer):
         UPDATES[head.weight] = self.update
         self._updated = False  # whether backward() has updated since the last step()
 
+    def __getstate__(self) -> dict[str, Any]:
+        raise checks.InputError(  # for copies and pickles, whose step() would change nothing
+            "a BackwardSGD updates the weights of the head that it was made for, and cannot be copied or pickled; make "
+            "one for the copied head, and give it copy.deepcopy(optimizer.state_dict()) by load_state_dict()"
+        )
+
     def detach(self) -> None:
         """Let backward compute the weights' gradient again."""
         UPDATES.pop(self._weight(), None)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from angulus.core import checks
 from angulus.losses.objective import Objective
 from angulus.losses.roles import Hinge, LogSumExp
+from angulus.losses.running import exact_dtype
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class ClassSubset(NamedTuple):
 
 
 class _Rows(torch.autograd.Function):
-    """weight[index], with a sparse gradient as `F.embedding` has for matrices: all sub-centres of the classes."""
+    """weight[index], with a sparse gradient of these rows; `index` rises, so that no optimiser must sort it."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, index: Tensor) -> Tensor:
@@ -106,19 +106,25 @@ class _Rows(torch.autograd.Function):
 
 
 def sample(sampling: ClassSampling, weight: Tensor, bias: Tensor | None, labels: Tensor) -> ClassSubset:
-    """Draw the classes of this step."""
+    """Draw the classes of this step.
+
+    Without more rows than classes to draw, their number is known beforehand, and no host waits for a GPU.
+    """
     classes = len(weight)
-    present = torch.unique(labels[labels >= 0])
-    others = min(int(sampling.corrected), classes - len(present))  # a chance of 0 has no inverse
-    wanted = max(math.ceil(sampling.rate * classes - 1e-9), len(present) + others)
-    drawn = torch.rand(classes, device=labels.device).index_fill(0, present, 2.0)
+    present = torch.zeros(classes + 1, dtype=torch.bool, device=labels.device)
+    present = present.index_fill(0, torch.where(labels >= 0, labels, classes), True)[:-1]
+    wanted, number = math.ceil(sampling.rate * classes - 1e-9), present.sum()
+    if min(len(labels), classes) + sampling.corrected > wanted:
+        known = int(number)
+        wanted = max(wanted, known + min(int(sampling.corrected), classes - known))  # a chance of 0 has no inverse
+    drawn = torch.rand(classes, device=labels.device).masked_fill(present, 2.0)
     index = torch.topk(drawn, wanted, sorted=False).indices.sort().values
     places = torch.where(labels >= 0, torch.searchsorted(index, labels), -1)
-    rows: Tensor = F.embedding(index, weight, sparse=True) if weight.ndim == 2 else _Rows.apply(weight, index)  # type: ignore[no-untyped-call]
-    bias = None if bias is None else torch.gather(bias, 0, index, sparse_grad=True)
-    if not sampling.corrected or wanted == len(present):
+    rows: Tensor = _Rows.apply(weight, index)  # type: ignore[no-untyped-call]
+    bias = None if bias is None else _Rows.apply(bias, index)  # type: ignore[no-untyped-call]
+    if not sampling.corrected:
         return ClassSubset(rows, bias, places, bias)
-    chance = (wanted - len(present)) / (classes - len(present))
-    offset = torch.where(torch.isin(index, present), 0.0, -math.log(chance))
+    chance = (wanted - number).to(exact_dtype(labels.device)) / (classes - number)
+    offset = torch.where(present[index], 0.0, -torch.log(chance))
     offset = offset.to(torch.promote_types(weight.dtype, torch.float32))
     return ClassSubset(rows, bias, places, offset if bias is None else bias + offset)

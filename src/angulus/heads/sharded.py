@@ -10,16 +10,24 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from angulus.core import checks
-from angulus.distributed.collectives import exchange, gather, scale_gradient, sum_gradients, to_owners, total
+from angulus.distributed.collectives import (
+    exchange,
+    gather,
+    gather_numbers,
+    scale_gradient,
+    sum_gradients,
+    to_owners,
+    total,
+)
 from angulus.distributed.runtime import Ranks, RemoteError, ddp_ranks
 from angulus.distributed.runtime import class_counts as split_classes
-from angulus.heads import class_loss, nested
+from angulus.heads import class_loss, deferred, nested
 from angulus.heads.class_loss import REDUCTIONS, UPDATES, check_rows, uncompiled
 from angulus.heads.dense import BaseHead
 from angulus.heads.init import check_init, spread
@@ -40,7 +48,33 @@ _FACTS = (  # on which all ranks must agree, in the order of `_agree`
     "mode (train or eval)",
     "head.accumulate()",
     f"reduction (a place in {REDUCTIONS})",
+    "device (1: a GPU, whose checks are read later)",
 )
+REFUSED, UNSOUND, LENIENT = 1, 2, 4  # what a rank says of its own batch, as bits
+
+
+class _Rows(NamedTuple):
+    """The checked rows of this rank, and what the ranks have agreed on."""
+
+    features: Tensor  # [own rows, d]; without ignored rows, unless the checks are read later
+    labels: Tensor  # [own rows], in [0, C)
+    kept: Tensor  # bool: which of the given rows are not ignored
+    sizes: list[int]  # rows of each rank
+    sound: bool  # whether the features of all ranks are finite; true if the checks are read later
+    lenient: bool  # whether a rank leaves that to a gradient scaler
+    total: int | Tensor  # the rows that count, of all ranks
+    examined: deferred.Examined | None  # if the checks are read later
+
+    @property
+    def known_labels(self) -> Tensor:
+        """The labels, with ignored ones."""
+        return self.labels if self.examined is None else torch.where(self.kept, self.labels, checks.IGNORE_INDEX)
+
+    def keep(self, values: Tensor) -> Tensor:
+        """Values [own rows], 0 in ignored rows."""
+        return values if self.examined is None else torch.where(self.kept, values, 0.0)
+
+
 CLASSES = "classes"  # in `state_dict` of one of several ranks: the range that it holds
 INITIAL_BLOCK = 4096  # classes whose first weights are drawn from one seed, whichever rank holds them
 
@@ -76,7 +110,8 @@ class ShardedHead(BaseHead):
     `heads.saving.save_head` for a checkpoint of all ranks.
 
     Raises:
-        checks.InputError: on every rank, even if only one of them breaks a rule.
+        checks.InputError: on every rank, even if only one of them breaks a rule. On CUDA, where a step does not wait
+            for the GPU, a wrong label or value gives NaN on all ranks, and a later call raises; see `heads.deferred`.
     """
 
     def __init__(
@@ -174,62 +209,75 @@ class ShardedHead(BaseHead):
             return self._batch_loss(features, labels, reduction)
 
     def _batch_loss(self, features: Tensor, labels: Tensor, reduction: str) -> Tensor:
-        features, labels, kept, sizes, sound = self._agree(features, labels, reduction)
+        given, batch = features, self._agree(features, labels, reduction)
+        later, kept = batch.examined, batch.kept
         # s and R are on all ranks: each rank's gradient is that of its own rows
         sum_gradients(self.objective.parameters(), self.ranks)
-        if not sound:
-            return class_loss.nan_loss(features, kept, reduction, list(self.parameters()))
+        if not batch.sound:
+            return class_loss.nan_loss(batch.features, kept, reduction, list(self.parameters()))
         with torch.autocast(features.device.type, enabled=False):
+            warn = None if later is None else functools.partial(deferred.remember_gradient, self.weight)
             # DDP averages where a sum is needed
-            wide = scale_gradient(class_loss.widen(features, self.weight), self.ranks.count)
-            subset = self._subset(self._local(labels, sizes), self.sampling if self.training else None)
+            wide = scale_gradient(class_loss.widen(batch.features, self.weight, warn), self.ranks.count)
+            everyone = gather(batch.known_labels, batch.sizes, self.ranks)
+            subset = self._subset(self._local(everyone), self.sampling if self.training else None)
             refusal: checks.InputError | None = None
             losses, figures = [], []
             for part in nested.split(self.objective, wide, subset, UPDATES.get(self.weight)):
-                try:
-                    finished, seen = self._loss(part, labels, sizes)
-                    figures.append((part.bound, seen))
-                except checks.InputError as error:  # by a penalty, after the last exchange: other ranks wait
-                    nothing = features.new_zeros(len(labels), dtype=torch.promote_types(features.dtype, torch.float32))
-                    refusal, finished = error, Finished(nothing, 0, nothing)
+                finished, seen, error = self._loss(part, batch, everyone)
+                refusal = refusal or error
+                figures.append((part.bound, seen))
                 losses.append(finished)
-            rows = nested.add([finished.loss + finished.extra for finished in losses])
-            bad = (~torch.isfinite(rows.detach())).sum() + (refusal is not None)
+            rows = nested.add([one.loss + one.extra for one in losses])
             exact = exact_dtype(rows.device)
-            sums = [part.detach().sum().to(exact) for one in losses for part in (one.loss, one.extra)]
-            counts = torch.tensor([*(float(one.divisor) for one in losses), int(bad)], dtype=exact, device=rows.device)
-            *of_all, broken = total(torch.cat([torch.stack(sums), counts]), self.ranks).unbind()
-            loss, extra, divisor = of_all[: len(sums) : 2], of_all[1 : len(sums) : 2], of_all[len(sums) :]
-        if refusal is not None:
-            raise refusal
-        if float(broken) > 0:
-            if not int(bad):
-                raise RemoteError("the loss is not finite on another rank; its own message says why")
-            raise class_loss.not_finite(rows, self.weight)
+            sums = [value.detach().sum() for one in losses for value in (one.loss, one.extra)]
+            sums += [
+                one.divisor if isinstance(one.divisor, Tensor) else rows.new_full((), one.divisor) for one in losses
+            ]
+            if later is not None:
+                said = None if refusal is None else str(refusal)
+                good, sound = deferred.remember(self.weight, later, rows, self.ranks, self.num_classes, said)
+            else:
+                bad = (~torch.isfinite(rows.detach())).sum() + (refusal is not None)
+                sums.append(bad)
+            of_all = total(torch.stack([value.to(exact) for value in sums]), self.ranks).unbind()
+            loss, extra = of_all[: 2 * len(losses) : 2], of_all[1 : 2 * len(losses) : 2]
+            divisor = [torch.where(by > 0, by, 1.0) for by in of_all[2 * len(losses) : 3 * len(losses)]]
+        if later is None:
+            if refusal is not None:
+                raise refusal
+            if float(of_all[-1]) > 0:
+                if not int(bad):
+                    raise RemoteError("the loss is not finite on another rank; its own message says why")
+                raise class_loss.not_finite(rows, self.weight)
         if self.objective.moves:
             for bound, seen in figures:
-                bound.take(seen())
+                bound.take(seen() if later is None else replace(seen(), good=good & sound))
         if reduction == "none":
+            if later is not None:
+                return class_loss.nan_unless_good(rows, given, good, sound, batch.lenient)
             return rows.new_zeros(len(kept)).masked_scatter(kept, rows)
         if reduction == "mean":
             means = [
-                one.loss.sum() / float(by) + one.extra.sum() / sum(sizes)
+                one.loss.sum() / by.to(rows.dtype) + one.extra.sum() / batch.total
                 for one, by in zip(losses, divisor, strict=True)
             ]
             own = nested.add(means)
-            whole = nested.add([a / by + b / sum(sizes) for a, b, by in zip(loss, extra, divisor, strict=True)])
+            whole = nested.add([a / by + b / batch.total for a, b, by in zip(loss, extra, divisor, strict=True)])
         else:
             own, whole = rows.sum(), nested.add([*loss, *extra])
-        return own + (whole.to(own) - own.detach())  # every rank returns the whole loss and differentiates its own rows
+        value = own + (whole.to(own) - own.detach())  # all ranks return the whole loss and differentiate their own rows
+        if later is None:
+            return value
+        return class_loss.nan_unless_good(value, given, good, sound, batch.lenient)
 
-    def _agree(
-        self, features: Tensor, labels: Tensor, reduction: str = "mean"
-    ) -> tuple[Tensor, Tensor, Tensor, list[int], bool]:
-        """The checked rows without ignored ones, their mask, the rows of each rank, and whether all are finite.
+    def _agree(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> _Rows:
+        """The checked rows without ignored ones, or all of them if the checks are read later.
 
-        If one rank's batch is refused, all ranks raise.
+        If one rank's batch is refused, all ranks raise; if the checks are read later, at a later call.
         """
         refusal: Exception | None = None
+        later, lenient = False, class_loss.may_overflow(features)
         try:
             if self.ranks.count == 1 and self.ranks.group is None and Ranks.here().count > 1:
                 raise checks.InputError(
@@ -243,93 +291,130 @@ class ShardedHead(BaseHead):
                 )
             checks.choice("reduction", reduction, REDUCTIONS)
             class_loss.refuse_recomputation(self.objective)
-            features, labels, kept = check_rows(features, self.weight, labels, num_classes=self.num_classes)
+            checks.layout(features, self.weight, labels, None)
+            later, sound = deferred.defers(features, self.weight, self.objective), True
+            if later:
+                deferred.raise_arrived(self.weight)
+            else:
+                features, labels, kept = check_rows(features, self.weight, labels, num_classes=self.num_classes)
+                sound = bool(torch.isfinite(features).all())
             width = torch.promote_types(torch.promote_types(features.dtype, self.weight.dtype), torch.float32).itemsize
             learning = sum(parameter.requires_grad << place for place, parameter in enumerate(self.parameters()))
             mode = int(self.training) + 2 * int(self.objective.training)
             same = [width, int(features.requires_grad), int(torch.is_grad_enabled()), learning, mode]
-            same += [int(self.objective.accumulating), REDUCTIONS.index(reduction)]
-            facts = [0, int(not torch.isfinite(features).all()), len(features), *same]
+            same += [int(self.objective.accumulating), REDUCTIONS.index(reduction), int(later)]
+            facts = [UNSOUND * (not sound) + LENIENT * lenient, len(features), *same]
         except Exception as error:  # of any kind: the other ranks wait for this rank
-            refusal, facts = error, [1] + [0] * (len(_FACTS) + 2)
-        device = self.weight.device
-        table = gather(torch.tensor([facts], device=device), [1] * self.ranks.count, self.ranks).tolist()
+            refusal, facts = error, [REFUSED] + [0] * (len(_FACTS) + 1)
+        table = gather_numbers(facts, self.ranks)
+        refused = [rank for rank, (bits, *_) in enumerate(table) if bits & REFUSED]
+        if refused:
+            deferred.check(self.weight)  # may be by an earlier batch, whose findings have arrived on that rank alone
         if refusal is not None:
             raise refusal
-        refused = [rank for rank, (bad, *_) in enumerate(table) if bad]
         if refused:
             raise RemoteError(f"rank {refused[0]} refused its batch; its own message says why")
-        for place, name in enumerate(_FACTS, start=3):
+        for place, name in enumerate(_FACTS, start=2):
             if len({row[place] for row in table}) > 1:
                 values = [row[place] for row in table]
                 raise checks.InputError(f"all ranks must give the same {name}; got {values}, by rank")
-        sizes = [row[2] for row in table]
+        sizes, scaled = [row[1] for row in table], any(row[0] & LENIENT for row in table)
+        if later:
+            examined = deferred.examine(features, self.weight, labels, None, lenient, self.num_classes)
+            count = total(examined.kept.sum(), self.ranks)
+            examined = examined._replace(found=(*examined.found[:-1], count))
+            count, examined = count.clamp(min=1), examined._replace(good=examined.good & (count > 0))
+            return _Rows(examined.features, examined.labels, examined.kept, sizes, True, scaled, count, examined)
         if sum(sizes) == 0:
             raise checks.InputError(f"every label of every rank is {checks.IGNORE_INDEX} (ignored)")
-        return features, labels, kept, sizes, not any(row[1] for row in table)
+        sound = not any(row[0] & UNSOUND for row in table)
+        return _Rows(features, labels, kept, sizes, sound, scaled, sum(sizes), None)
 
-    def _loss(self, part: nested.Part, labels: Tensor, sizes: list[int]) -> tuple[Finished, Callable[[], Statistics]]:
-        """The loss of this rank's rows, and a function for the statistics of all ranks' rows."""
+    def _loss(
+        self, part: nested.Part, rows: _Rows, labels_of_all: Tensor
+    ) -> tuple[Finished, Callable[[], Statistics], checks.InputError | None]:
+        """The loss of this rank's rows, what gives the statistics of all ranks' rows, and what a penalty refused."""
         bound, features, subset, update = part
-        ranks = self.ranks
+        ranks, labels, sizes = self.ranks, rows.labels, rows.sizes
+        kept, kept_of_all = None, None
+        if rows.examined is not None:
+            kept, kept_of_all = rows.kept, labels_of_all != checks.IGNORE_INDEX
         norms, unit = normalize(features, bound.spec.eps)
-        mean_norm = total(norms.sum(), ranks) / sum(sizes)
+        mean_norm = total(rows.keep(norms).sum(), ranks) / rows.total
         # before `finish`, where a penalty may refuse the rows of one rank: other ranks would wait here
-        more = class_loss.feature_terms(bound, features, labels, ranks, sizes)
+        more = class_loss.feature_terms(bound, features, labels, ranks, sizes, kept)
+        refusal = None
         with whole_batch(mean_norm):
             everyone = gather(unit, sizes, ranks)
-            batch = self._prepare(bound, norms, everyone, subset, sizes) if bound.prepares else None
+            batch = self._prepare(bound, norms, everyone, subset, rows, kept_of_all) if bound.prepares else None
             with bound.prepared(batch):
                 before = None
                 if bound.spec.asks_of_target:  # else the geometry is computed and exchanged once, below
                     with torch.no_grad():
-                        before = replace(self._targets(bound, norms, everyone, subset, sizes)[0], labels=labels)
+                        before = replace(self._targets(bound, norms, everyone, subset, rows)[0], labels=labels)
                 radius = radius_of(bound, norms)
                 asked = ask(bound, norms, before, radius)
                 wanted = replace(self._shared(request(bound, radius, asked), sizes), update=update)
                 reduced = self.kernel(everyone, subset.weight, subset.biases, subset.labels, wanted)
-                target, bias = self._targets(bound, norms, everyone, subset, sizes, reduced.rows)
+                target, bias = self._targets(bound, norms, everyone, subset, rows, reduced.rows)
                 target = replace(target, labels=labels)
                 merged = self._merged(reduced, sizes)
-                finished = finish(bound, target, radius, bias, asked, merged, self._weigh(bound, sizes))
-        finished = replace(finished, extra=finished.extra + more)
-        seen = functools.partial(self._seen, bound, target, features, labels, sizes, mean_norm, radius)
-        return finished, lambda: replace(seen(), batch=batch)
+                weigh = self._weigh(bound, sizes, kept, kept_of_all)
+                try:
+                    finished = finish(bound, target, radius, bias, asked, merged, weigh)
+                except checks.InputError as error:  # this rank still takes part in the exchanges of backward
+                    refusal, nothing = error, 0.0 * (target.cos + merged.first)
+                    finished = Finished(nothing, 0, nothing)
+        loss, extra, divisor = rows.keep(finished.loss), rows.keep(finished.extra + more), finished.divisor
+        if kept is not None and not bound.spec.mines_globally:
+            # of all rows, unless the weighting masks; and at least 1, also if no row of this rank counts
+            masks, own = getattr(bound.spec.weighting, "masks", False), kept.sum()
+            divisor = torch.where(own > 0, divisor, 0) if masks else own * (divisor / len(kept))
+        seen = functools.partial(self._seen, bound, target, features, rows, mean_norm, radius, kept)
+        return Finished(loss, divisor, extra), lambda: replace(seen(), batch=batch), refusal
 
     @torch.no_grad()
     def _prepare(
-        self, bound: BoundObjective, norms: Tensor, everyone: Tensor, subset: ClassSubset, sizes: list[int]
+        self,
+        bound: BoundObjective,
+        norms: Tensor,
+        everyone: Tensor,
+        subset: ClassSubset,
+        rows: _Rows,
+        kept_of_all: Tensor | None,
     ) -> Batch:
         """The rows of all ranks, as pieces see them before the loss."""
-        target, _ = self._targets(bound, norms, everyone, subset, sizes)
+        target, _ = self._targets(bound, norms, everyone, subset, rows)
         log_sums = None
         if getattr(bound.spec.radius, "asks_log_sums", False):
             wanted = class_loss.log_sum_request(bound, everyone)
             reduced = self.kernel(everyone, subset.weight, None, subset.labels, wanted)
-            log_sums = self._merged(reduced, sizes).plain[0]
-        return class_loss.gather_batch(target, log_sums, self.ranks, sizes)
+            log_sums = self._merged(reduced, rows.sizes).plain[0]
+        return replace(class_loss.gather_batch(target, log_sums, self.ranks, rows.sizes), kept=kept_of_all)
 
     def _seen(
         self,
         bound: BoundObjective,
         target: Geometry,
         features: Tensor,
-        labels: Tensor,
-        sizes: list[int],
+        rows: _Rows,
         mean_norm: Tensor,
         radius: Tensor | None = None,
+        kept: Tensor | None = None,
     ) -> Statistics:
+        count = rows.total if isinstance(rows.total, Tensor) else None
         with whole_batch(mean_norm):
-            return class_loss.summarize(bound, target, features, labels, self.ranks, sizes, radius)
+            return class_loss.summarize(
+                bound, target, features, rows.labels, self.ranks, rows.sizes, radius, kept, count
+            )
 
     def _subset(self, local: Tensor, sampling: ClassSampling | None) -> ClassSubset:
         if sampling is None:
             return ClassSubset(self.weight, self.bias, local, self.bias)
         return sample(sampling, self.weight, self.bias, local)
 
-    def _local(self, labels: Tensor, sizes: list[int]) -> Tensor:
-        """The labels of all ranks' rows as classes of this rank, −1 for other ranks' classes, [B of all]."""
-        everyone = gather(labels, sizes, self.ranks)
+    def _local(self, everyone: Tensor) -> Tensor:
+        """The labels of all ranks' rows as classes of this rank, −1 for others, [B of all]."""
         here = (everyone >= self.classes.start) & (everyone < self.classes.stop)
         return torch.where(here, everyone - self.classes.start, -1)
 
@@ -339,22 +424,30 @@ class ShardedHead(BaseHead):
         norms: Tensor,
         everyone: Tensor,
         subset: ClassSubset,
-        sizes: list[int],
+        batch: _Rows,
         rows: Tensor | None = None,
     ) -> tuple[Geometry, Tensor | None]:
         """The geometry of this rank's rows and the bias of their classes, computed by the ranks that hold the classes.
 
         `rows` are the kernel's weight[labels], which carry the gradient.
         """
-        held = (subset.labels >= 0).nonzero().squeeze(1)
-        weight = subset.weight[subset.labels[held]] if rows is None else rows[held]
-        spec = bound.spec
-        own = geometry(norms.new_zeros(len(held)), everyone[held], weight, spec.eps, spec.softness)
+        held, labels, spec = subset.labels >= 0, subset.labels.clamp(min=0), bound.spec
+        if batch.examined is None:
+            places = held.nonzero().squeeze(1)
+            labels, everyone, rows = labels[places], everyone[places], None if rows is None else rows[places]
+        weight = subset.weight[labels] if rows is None else rows
+        if batch.examined is not None:  # a GPU would have to be waited for to know how many rows are held
+            weight = torch.where(held.view(-1, *[1] * (weight.ndim - 1)), weight, 1.0)
+        own = geometry(norms.new_zeros(len(labels)), everyone, weight, spec.eps, spec.softness)
         columns = [own.dot, own.cos, own.theta, own.length]
         if subset.bias is not None:
-            columns.append(subset.bias[subset.labels[held]].to(own.dot.dtype))
-        table = everyone.new_zeros(len(subset.labels), len(columns)).index_put((held,), torch.stack(columns, dim=1))
-        dot, cos, theta, length, *bias = to_owners(table, sizes, self.ranks).sum(dim=0).unbind(dim=1)
+            columns.append(subset.bias[labels].to(own.dot.dtype))
+        table = torch.stack(columns, dim=1)
+        if batch.examined is None:
+            table = table.new_zeros(len(held), len(columns)).index_put((places,), table)
+        else:
+            table = torch.where(held[:, None], table, 0.0)
+        dot, cos, theta, length, *bias = to_owners(table, batch.sizes, self.ranks).sum(dim=0).unbind(dim=1)
         return Geometry(norms, everyone.new_empty(0), dot, cos, theta, length), bias[0] if bias else None
 
     def _shared(self, own: Request, sizes: list[int]) -> Request:
@@ -388,9 +481,11 @@ class ShardedHead(BaseHead):
         hinged, spreads = pairs[: len(reduced.hinges)], pairs[len(reduced.hinges) :]
         return Reduced(log_sum, tuple(log_sums), hinged, reduced.rows[:0], total, class_sums, spreads)
 
-    def _weigh(self, bound: BoundObjective, sizes: list[int]) -> Any:
+    def _weigh(self, bound: BoundObjective, sizes: list[int], kept: Tensor | None, kept_of_all: Tensor | None) -> Any:
         """The objective's weighting; if its scope is global, it sees the rows of all ranks."""
         weighting = bound.weighting
+        if kept is not None and getattr(bound.spec.weighting, "masks", False):
+            weighting = functools.partial(weighting, kept=kept_of_all if bound.spec.mines_globally else kept)
         if not bound.spec.mines_globally:
             return weighting
         start = sum(sizes[: self.ranks.rank])
@@ -435,15 +530,15 @@ class ShardedHead(BaseHead):
     @torch.no_grad()
     def statistics(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Means over the rows of all ranks, the same on each; see `DenseHead.statistics`."""
-        features, labels, _, sizes, _ = self._agree(features, labels)
+        rows = self._agree(features, labels)
+        features, sizes = rows.features, rows.sizes
         features = features.to(torch.promote_types(features.dtype, self.weight.dtype))
         norms, unit = normalize(features, self.objective.spec.eps)
         everyone = gather(unit, sizes, self.ranks)
-        subset = self._subset(self._local(labels, sizes), None)
-        target, _ = self._targets(self.objective, norms, everyone, subset, sizes)
-        return self._seen(
-            self.objective, target, features, labels, sizes, total(norms.sum(), self.ranks) / sum(sizes)
-        ).values
+        subset = self._subset(self._local(gather(rows.labels, sizes, self.ranks)), None)
+        target, _ = self._targets(self.objective, norms, everyone, subset, rows)
+        mean_norm = total(norms.sum(), self.ranks) / sum(sizes)
+        return self._seen(self.objective, target, features, rows, mean_norm).values
 
     def extra_repr(self) -> str:
         return (

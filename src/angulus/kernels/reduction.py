@@ -71,6 +71,13 @@ class Reduced(NamedTuple):
     spreads: tuple[tuple[Tensor, Tensor], ...] = ()  # Σ_j mean distance, and the number of classes; equal for all rows
 
     @property
+    def first(self) -> Tensor:
+        """The first answer that there is."""
+        pairs = [*self.hinges, *self.spreads, *self.class_sums]
+        given = [*([] if self.log_sum is None else [self.log_sum]), *self.plain, *(numbers[0] for numbers in pairs)]
+        return given[0]
+
+    @property
     def summed(self) -> list[Tensor]:
         """All numbers of `class_sums`."""
         return [number for numbers in self.class_sums for number in numbers]
