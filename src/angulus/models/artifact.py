@@ -283,10 +283,12 @@ def save(
         classifier: class weights, for a model that is to name classes.
 
     Raises:
-        checks.InputError: options that a stored model must not have, a missing or superfluous mean image, class weights
-            of another size than the features.
+        checks.InputError: a configuration that `load` refuses, such as an unknown backbone or options that a stored
+            model must not have; a missing or superfluous mean image; class weights of another size than the features.
     """
-    backbones.check_stored(config.backbone, config.options)
+    content = dataclasses.asdict(config)
+    _check_values(content | {"image_size": list(config.image_size)}, "the configuration")  # as `load` will
+    _check_compatible(list(config.compatible_with), "the configuration")
     Preprocessing(config.contract, mean_image)  # refused before anything is written
     if classifier is not None and classifier.weight.shape[-1] != config.embedding_size:
         raise checks.InputError(
@@ -306,7 +308,7 @@ def save(
         "library_name": "angulus",
         "angulus": metadata.version("angulus"),
         "sha256": hashlib.sha256(weights).hexdigest(),
-        **dataclasses.asdict(config),
+        **content,
     }
     if not config.compatible_with:
         del content["compatible_with"]  # earlier versions do not know the key
@@ -533,13 +535,17 @@ def _config(content: dict[str, Any], path: Path) -> Config:
         raise InputError(f"{path}: {error}; fetch or save the model again") from error
     _check_values(values, path)
     compatible = content.get("compatible_with", [])
-    if not isinstance(compatible, list) or not all(map(is_fingerprint, compatible)):
-        raise InputError(f"compatible_with in {path} must be a list of fingerprints; got {checks.shown(compatible)}")
+    _check_compatible(compatible, path)
     values |= {"image_size": tuple(values["image_size"]), "compatible_with": tuple(compatible)}
     return Config(contract=contract, **values)
 
 
-def _check_values(values: dict[str, Any], path: Path) -> None:
+def _check_compatible(compatible: object, path: Path | str) -> None:
+    if not isinstance(compatible, list) or not all(map(is_fingerprint, compatible)):
+        raise InputError(f"compatible_with in {path} must be a list of fingerprints; got {checks.shown(compatible)}")
+
+
+def _check_values(values: dict[str, Any], path: Path | str) -> None:
     """Refuse values of the wrong type or size."""
     backbone = backbones.check_name(f"the backbone that {path} names", values["backbone"])
     size = values["image_size"]
