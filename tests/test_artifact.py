@@ -354,3 +354,19 @@ def edit(folder: Path, model: bytes | None = None, **changes: object) -> None:
         (folder / "model.safetensors").write_bytes(model)
         changes["sha256"] = hashlib.sha256(model).hexdigest()
     (folder / "config.json").write_text(json.dumps(config | changes))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"backbone": "smal"}, "the backbone that the configuration names must be one of .* did you mean 'small'"),
+        ({"embedding_size": 0}, "embedding_size in the configuration must be a whole number in"),
+        ({"image_size": (8, 8, 8, 8)}, "the configuration must give image_size"),
+        ({"compatible_with": ("me",)}, "compatible_with in the configuration must be a list of fingerprints"),
+        ({"backbone": "timm:resnet18", "options": {"checkpoint_path": "x"}}, "must not hold 'checkpoint_path'"),
+    ],
+)
+def test_what_load_refuses_is_not_saved(tmp_path: Path, change: dict[str, object], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        artifact.save(replace(CONFIG, **change), CONFIG.build(), tmp_path / "model")  # type: ignore[arg-type]
+    assert not (tmp_path / "model").exists()

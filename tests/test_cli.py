@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -23,6 +24,7 @@ from angulus import __version__, data
 from angulus.cli import main as cli
 from angulus.cli import reproduce as commands_reproduce
 from angulus.cli.examples import EXAMPLES
+from angulus.core.embeddings import Embeddings
 from angulus.data import Splits
 from angulus.data.sets import digits
 from angulus.experiments import build, recipe
@@ -500,3 +502,28 @@ def test_a_warning_is_one_line_on_stderr_and_told_once(capsys: pytest.CaptureFix
     for _ in range(2):
         cli._show_warning(UserWarning("d < C / 2 [red]"), UserWarning)
     assert capsys.readouterr().err == "warning: d < C / 2 [red]\n"
+
+
+QUERY = "search query g e.npz"
+NAMED = {  # a command that is refused: how its sentence names the options
+    f"{QUERY} --by template --exclude-self": "--exclude-self must be left out for",
+    f"{QUERY} --best 2": "--best must be left out for matches by photo",
+    f"{QUERY} --by person --best 0": "--best must be a whole number >= 1",
+    "convert e.npz out --depth 1 --identity-pattern (.)": "--depth and --identity-pattern both",
+    "convert e.npz out --hold-out 2 --held-out 2": "--hold-out takes all but .* --held-out",
+    "convert e.npz out --where a=b": "--list, a CSV, and --where, .* got only --where",
+    "convert e.npz out --depth 0": "--depth must be a whole number >= 1",
+    "evaluate reid e.npz --single-shot 1001": "--single-shot must be a whole number in",
+}
+
+
+@pytest.mark.parametrize("words", NAMED)
+def test_a_sentence_names_options_as_they_are_typed(words: str, angulus: Run) -> None:
+    labels = np.array([*"xxyy"])
+    Embeddings(np.eye(4, 8, dtype=np.float32), np.array([*"abcd"]), labels=labels).write("e.npz")
+    if words.startswith(QUERY):
+        pytest.importorskip("lancedb")
+        assert angulus("search", "add", "g", "e.npz")[0] == 0
+    code, _, err = angulus(*words.split())
+    assert code == 2
+    assert re.match(f"angulus: {NAMED[words]}", err)

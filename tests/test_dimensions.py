@@ -14,9 +14,11 @@ import angulus
 import tiny
 from angulus import InputError, losses
 from angulus.cli.main import app
+from angulus.cli.search import read_calibration
 from angulus.core.contract import Contract
 from angulus.core.embeddings import Embeddings
 from angulus.data.records import Row, write_records
+from angulus.evaluation.protocols.calibration import Calibration
 from angulus.models import artifact
 from angulus.models.artifact import Config
 from angulus.models.classifier import Classifier
@@ -88,6 +90,35 @@ def test_other_dimensions_are_refused_by_galleries_and_calibrations(folder: Path
         InputError, match=r"first 4 numbers; .* embed the images with angulus embed --flip concat --dimensions 4"
     ):
         gallery.query(Embeddings.read(folder / "whole.npz"))
+
+
+def test_calibrations_of_whole_and_of_cut_features_stand_next_to_each_other(folder: Path) -> None:
+    rows = [Row(f"{n}.png", png(image), "xy"[n % 2]) for n, image in enumerate(pixels(12))]
+    write_records(folder / "people", rows)
+    found = {}
+    for size in ("6", "4", "2"):
+        made = folder / f"{size}.npz"
+        embedded = ["embed", str(folder / "model"), str(folder / "people"), str(made), "--dimensions", size]
+        assert CliRunner().invoke(app, embedded).exit_code == 0
+        read = Embeddings.read(made)
+        vectors, labels = np.array(read.vectors, dtype=np.float64), np.array(read.labels)
+        vectors += 5 * np.where(labels == "x", 1, -1)[:, None]  # people that the numbers tell apart
+        dataclasses.replace(read, vectors=vectors, norms=None).write(made)
+        kept = CliRunner().invoke(app, ["calibrate", str(made), "--model", str(folder / "model"), "--fmr", "0.1"])
+        assert kept.exit_code == 0, kept.exception
+        alone = ["calibrate", str(made), "--out", str(folder / f"{size}.json"), "--fmr", "0.1"]
+        assert CliRunner().invoke(app, alone).exit_code == 0
+        found[size] = Calibration.read(folder / f"{size}.json")
+    assert len({one.threshold.value for one in found.values()}) == 3
+    loaded = artifact.load(folder / "model")
+    for size, calibration in found.items():
+        model = loaded.with_dimensions(int(size))
+        assert model.calibration_of(model.name) == calibration == model.calibration
+        assert read_calibration(folder / "model", model.name) == calibration
+    shown = CliRunner().invoke(app, ["info", str(folder / "model")]).output
+    assert all(f"threshold {one.threshold.value:.4f} for" in shown for one in found.values())
+    artifact.save(CONFIG, CONFIG.build(), folder / "model")  # of other weights, perhaps
+    assert artifact.load(folder / "model").pairs == {}
 
 
 def test_sizes_that_were_not_trained_are_warned_of_and_wrong_ones_refused(folder: Path) -> None:

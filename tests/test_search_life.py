@@ -172,7 +172,7 @@ def test_templates_are_means_of_all_photos_of_a_person(gallery: Gallery) -> None
         expected = sorted(scores.items(), key=lambda pair: -pair[1])
         assert [match.identity for match in answer.matches] == [name for name, _ in expected]
         assert [match.score for match in answer.matches] == pytest.approx([score for _, score in expected], abs=1e-6)
-    with pytest.raises(InputError, match="exclude_self goes with by photo or person"):
+    with pytest.raises(InputError, match="exclude_self must be left out for matches by template"):
         gallery.query(queries, by="template", exclude_self=True)
 
 
@@ -200,9 +200,9 @@ def test_only_the_best_photos_of_a_person_count(gallery: Gallery) -> None:
                     who: name for who, (_, name) in expected.items()
                 }
     for wrong, fault in [
-        ({"best": 2}, "best chooses photos of people, .* got by photo"),
+        ({"best": 2}, "best must be left out for matches by photo"),
         ({"best": 0, "by": "person"}, "best must be a whole number >= 1"),
-        ({"best": 1, "by": "person", "exclude_self": True}, "exclude_self goes with by photo or person, without best"),
+        ({"best": 1, "by": "person", "exclude_self": True}, "exclude_self must be left out .* where best chooses"),
     ]:
         with pytest.raises(InputError, match=fault):
             gallery.query(queries, **wrong)

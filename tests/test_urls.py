@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -201,8 +202,34 @@ def test_an_upload_that_fails_keeps_what_was_written(s3: Store) -> None:
     with pytest.raises(InputError, match=sentence) as caught, urls.writing("s3://bucket/kept.npz") as path:
         path.write_bytes(b"vectors")
         s3.always = "503 SlowDown"
-    assert path.read_bytes() == b"vectors"
-    assert str(path.parent) in str(caught.value)
+    kept = Path(re.search(sentence, str(caught.value))[1])  # type: ignore[index]
+    assert (kept / "kept.npz").read_bytes() == b"vectors"
+    s3.always = None
+    (kept / "kept.samples.npz").write_bytes(b"of the first command")
+    with urls.writing("s3://bucket/kept.npz") as path:
+        assert not path.exists()
+        path.write_bytes(b"others")
+    assert [name for name in below("s3://bucket") if name.startswith("kept")] == ["kept.npz"]
+    assert (kept / "kept.npz").read_bytes() == b"vectors"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("a.npz?X-Amz-Date=1&X-Amz-Signature=2&X-Amz-Security-Token=3", "a.npz?X-Amz-Date=4&X-Amz-Signature=5", True),
+        ("a.npz?X-Goog-Signature=1&generation=7", "a.npz?generation=7&X-Goog-Expires=9", True),
+        ("a.npz?Expires=1&Signature=a&Key-Pair-Id=k", "a.npz", True),
+        ("a.npz?sv=1&se=2024&sp=r&sig=x%3D", "a.npz?sv=1&se=2025&sp=r&sig=y%3D", True),
+        ("get?file=a", "get?file=b", False),
+        ("get?id=a&sig=1", "get?id=b&sig=1", False),
+        ("get?design=a", "get?design=b", False),
+    ],
+)
+def test_a_signed_address_has_one_copy(first: str, second: str, same: bool) -> None:
+    entries = {urls.cache_entry(f"https://host/{url}", "read") for url in (first, second)}
+    assert len(entries) == (1 if same else 2)
+    plain = {urls.cache_entry(f"s3://bucket/a?sig={number}", "read") for number in range(2)}
+    assert len(plain) == 2  # part of a name
 
 
 def test_throttling_is_waited_for(s3: Store) -> None:
@@ -365,6 +392,8 @@ def test_a_url_of_a_local_file_is_a_path(angulus: Run, tmp_path: Path) -> None:
     code, _, err = angulus("audit", f"file://{tmp_path}/photos", "--out", f"file://{tmp_path}/audit")
     assert (code, err) == (0, "")
     assert (tmp_path / "audit" / "card.json").is_file()
+    for path in (f"file://localhost{tmp_path}/x", Path(f"file://localhost{tmp_path}/x"), Path(f"file://{tmp_path}/x")):
+        assert urls.local_of(path) == tmp_path / "x"
     assert urls.local_of("~nobody-of-this-name.npz") == Path("~nobody-of-this-name.npz")
 
 

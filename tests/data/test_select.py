@@ -112,9 +112,9 @@ def test_a_list_without_names_is_refused(tree: Path, tmp_path: Path) -> None:
 
 
 def test_selections_that_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="must be given together; got only where"):
+    with pytest.raises(InputError, match="go together; got only --where"):
         Selection(where=("a=b",))
-    with pytest.raises(InputError, match="must be given together; got only list"):
+    with pytest.raises(InputError, match="go together; got only --list"):
         Selection(tmp_path)
     for condition in ("split", "=train"):
         with pytest.raises(InputError, match="where must be column=value"):

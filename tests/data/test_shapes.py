@@ -496,6 +496,40 @@ def test_a_recipe_and_a_trainer_take_the_same_argument(tmp_path: Path) -> None:
         angulus.Trainer("small", "arcface", content | {"labels_column": "x"})
 
 
+def test_paths_of_a_recipe_are_looked_up_below_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANGULUS_DATA", str(tmp_path / "data"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    put(tmp_path / "data" / "pets", {f"{part}/{name}": i for part in ("train", "val") for name, i in TREE.items()})
+    put(tmp_path / "data" / "more", dict(list(TREE.items())[6:18]))
+    put(tmp_path / "data" / "val", dict(list(TREE.items())[:1]))  # a part of `path` goes before it
+
+    def tested_on(test: str) -> int:
+        return len(build.load_data(recipe.DataSection(path="pets", test=test)).test)
+
+    assert (tested_on("more"), tested_on("val"), tested_on(str(tmp_path / "data" / "more"))) == (12, 24, 12)
+    put(tmp_path / "here" / "more", dict(list(TREE.items())[10:14]))
+    assert tested_on("more") == 4
+    with pytest.raises(InputError, match=r"data.test must be a split of .*pets or a path; there is no 'les'"):
+        tested_on("les")
+
+
+def test_every_is_refused_where_it_would_hold_nothing_out(tmp_path: Path) -> None:
+    put(tmp_path / "parts", {f"{part}/{name}": i for part in ("train", "val") for name, i in TREE.items()})
+    put(tmp_path / "whole", TREE)
+    assert len(of(tmp_path / "whole", every=4).test) == 6
+    rule = r"data.options.every holds out images of training where no others are tested on, and "
+    with pytest.raises(InputError, match=rf"{rule}val is; got 4; leave it out$"):
+        of(tmp_path / "parts", every=4)
+    with pytest.raises(InputError, match=rf"{rule}.*val is; got 4; leave it out, or leave data.test out$"):
+        of(tmp_path / "whole", test=str(tmp_path / "parts" / "val"), every=4)
+    write_records(tmp_path / "records", [Row(name, image, name[:3]) for name, image in TREE.items()])
+    assert len(load("faces", root=tmp_path / "records", every=4).test) == 6
+    for name in ("faces", "celeba"):
+        with pytest.raises(InputError, match="test trained_on none; got 4; leave it out, or leave test out"):
+            load(name, root=tmp_path / "records", every=4, test="trained_on")
+
+
 @pytest.mark.parametrize(
     ("section", "sentence"),
     [

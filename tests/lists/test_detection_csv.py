@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from angulus.cli.main import app
 from angulus.core.checks import InputError
 from angulus.evaluation.lists.detection_csv import (
     Cases,
@@ -125,13 +128,38 @@ def test_a_misspelt_optional_column_is_named(tmp_path: Path) -> None:
     assert said[0].endswith("not read: ingore; did you mean 'ignore'?")
 
 
+def test_a_column_of_another_meaning_is_no_misspelt_one(tmp_path: Path) -> None:
+    said: list[str] = []
+    read_lesions(written(tmp_path, "case,x,y,diameter,note,diagnose\na,1,2,3,?,?\n"), report=said.append)
+    assert said[0].endswith("not read: note, diagnose")
+
+
 def test_options_that_name_columns_are_checked(tmp_path: Path) -> None:
-    path = written(tmp_path, "slide;x;y;score\n")
-    check_columns({"case": "slide"}, [path])
+    marks, lesions = written(tmp_path, "slide;x;y;score\n"), written(tmp_path, "slide,x,y,size_mm,Ignore\n", "g.csv")
+    files = [(marks, ("case", "score")), (lesions, ("case", "diameter", "ignore"))]
+    check_columns({"case": "slide", "diameter": "size_mm"}, files)
     with pytest.raises(InputError, match=r"must name one of case, x, .*; got 'cases'; did you mean 'case'"):
-        check_columns({"cases": "slide"}, [path])
-    with pytest.raises(InputError, match=r"must name a column of .*f.csv; got 'slid'; did you mean 'slide'"):
-        check_columns({"case": "slid"}, [path])
+        check_columns({"cases": "slide"}, files)
+    with pytest.raises(InputError, match=r"must name a column of .*f.csv, .*g.csv; got 'slid'; did you mean 'slide'"):
+        check_columns({"case": "slid"}, files)
+    with pytest.raises(InputError, match=r"--column ignore names a column of a file that is not given; got 'x'"):
+        check_columns({"ignore": "x"}, files[:1])
+
+
+@pytest.mark.parametrize(
+    ("typo", "near"),
+    [("typo", ""), ("ignored", ""), ("score", ""), ("size", "; did you mean 'size_mm'[?]")],
+)
+def test_a_name_that_the_file_lacks_is_answered_with_columns_that_can_be_meant(
+    tmp_path: Path, typo: str, near: str
+) -> None:
+    marks, lesions = written(tmp_path, MARKS, "m.csv"), written(tmp_path, "case,x,y,size_mm,ignore\na,1,2,3,0\n")
+    result = CliRunner().invoke(
+        app, ["evaluate", "froc", str(marks), "--lesions", str(lesions), "--column", f"diameter={typo}"]
+    )
+    listed = f"{re.escape(str(lesions))} has case, x, y, size_mm, ignore"
+    rule = f"--column diameter must name a column of {re.escape(str(lesions))}; got '{typo}'{near}; {listed}"
+    assert re.fullmatch(rule, str(result.exception))
 
 
 def test_patients_come_from_any_file(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def calibrate(
     digits: Digits = 4,
 ) -> None:
     """Choose the threshold for a target FMR on your own pairs or labelled images, and measure it, also by group."""
-    from angulus.core.contract import comparable, describe_model
+    from angulus.core.contract import comparable, describe_model, split_model_name
     from angulus.core.embeddings import Embeddings
     from angulus.core.id_rule import IdRule
     from angulus.evaluation.lists.groups_csv import with_groups
@@ -107,7 +107,10 @@ def calibrate(
     output.show(found)
     if model is not None:
         name = artifact.calibrate(model, calibration)
-        if name != calibration.model:
+        made_by = split_model_name(calibration.model)
+        if name != calibration.model and made_by and made_by.dimensions:
+            say(f"It is for {describe_model(calibration.model)}, next to the one of whole features, if there is one")
+        elif name != calibration.model:
             say(
                 f"It is for {describe_model(calibration.model)}; the folder's own is {describe_model(name)}: "
                 "verify with --flip"

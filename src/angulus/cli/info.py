@@ -27,9 +27,9 @@ def info(model: ModelFolder) -> None:
         size = (model / FILE).stat().st_size
         counted = f"{len(loaded.classes):,} {'class' if len(loaded.classes) == 1 else 'classes'}"
         say(f"  {counted}: {model_card.list_classes(loaded.classes)}; {FILE} has {size / 2**10:,.1f} KiB")
-    calibration = loaded.calibration
-    if calibration is None and not loaded.classes:
+    cut = [pair for pair in loaded.pairs.values() if pair.gallery is None]
+    if loaded.calibration is None and not cut and not loaded.classes:
         say("  not calibrated; angulus calibrate --model finds a threshold")
-    elif calibration is not None:
+    for calibration in filter(None, (loaded.calibration, *cut)):
         made_for = f"FMR {calibration.target_fmr:g} of {describe_model(calibration.model)}"
         say(f"  threshold {calibration.threshold.value:.4f} for {made_for}")

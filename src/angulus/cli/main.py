@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import warnings
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -70,7 +72,54 @@ def load_command(name: str) -> Any:
     add_urls(holder)
     made = typer.main.get_group(holder).commands[name]
     _complete_help(made, name)
+    _name_options(made)
     return made
+
+
+def _name_options(command: Any) -> None:
+    """Let the errors of a command, and of those below it, name options as they are typed."""
+    for inner in getattr(command, "commands", {}).values():
+        _name_options(inner)
+    flags = {entry.name: max(entry.opts, key=len) for entry in command.params}
+    flags = {name: flag for name, flag in flags.items() if flag.startswith("--")}
+    invoke = command.invoke
+
+    def run(context: Any) -> Any:
+        try:
+            return invoke(context)
+        except checks.InputError as error:
+            given = {name for name in flags if context.get_parameter_source(name).name == "COMMANDLINE"}
+            error.args = (as_typed(str(error), flags, given),)
+            raise
+
+    if not hasattr(command, "commands"):
+        command.invoke = run
+
+
+def as_typed(message: str, flags: Mapping[str, str], given: Collection[str]) -> str:
+    """A message with options as they are typed: names with an underscore, what stands with them, and the subject.
+
+    Functions call their arguments by Python's names. A name that is also a word is one if the sentence is about it,
+    and if the user gave the option.
+
+    >>> flags = {"by": "--by", "exclude_self": "--exclude-self"}
+    >>> as_typed("by and exclude_self must be left out; got by", flags, {"by"})
+    '--by and --exclude-self must be left out; got by'
+    >>> as_typed("by must be one of 'photo', 'exclude_self'; got 1", flags, {"by"})
+    "--by must be one of 'photo', 'exclude_self'; got 1"
+    """
+    own = "|".join(name for name in flags if "_" in name) or "(?!)"
+    message = re.sub(rf"(?<![\w./'\"=-])(?:{own})(?![\w./'\"=(])", lambda found: flags[found[0]], message)
+    words = "|".join(given) or "(?!)"
+    joined, subject = rf"\b(?<!-)({words})(?=(?:,| and| or) --)", rf"^({words})(?= must be (?:{_RULES})\b)"
+    for pattern in (joined, joined, subject):  # of three options that are joined, from the last to the first
+        message = re.sub(pattern, lambda found: flags[found[0]], message)
+    return message
+
+
+_RULES = (
+    "an?|one of|true or false|at most|left out|given"  # of options; others are of arrays, as "rates must be finite"
+)
 
 
 def _complete_help(command: Any, words: str) -> None:

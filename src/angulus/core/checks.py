@@ -76,13 +76,13 @@ def choice(name: str, value: object, options: Iterable[str], *, hint: str = "") 
     return value
 
 
-def nearest(word: object, known: Iterable[str]) -> str:
-    """A clause that suggests the known word most like `word`, or nothing.
+def nearest(word: object, known: Iterable[str], *, least: float = 0.6) -> str:
+    """A clause that suggests the known word most like `word`, or nothing; `least` is how alike, in [0, 1].
 
     >>> nearest("gama", ["gamma", "lower"])
     "; did you mean 'gamma'?"
     """
-    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=least)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from functools import partial
@@ -39,13 +40,22 @@ _WITH = {  # files that are read with another: a result's samples, an embedding 
 _WAIT_S = 3600.0  # for another process that copies the same URL
 _AT_ONCE = 64  # files that are copied at a time
 _NOTE_S = 30.0  # between two notes of what is there, which take long for a million files
+_SIGNATURE = re.compile(  # of a signed http address, which is another at each signing: names in its query
+    r"(?:x-(?:amz|goog)-\w+(?:-\w+)*|awsaccesskeyid|googleaccessid|signature|expires|policy|key-pair-id"
+    r"|sig|se|sp|sv|st|spr|skoid|sktid|skt|ske|sks|skv)=[^&]*",
+    re.I,
+)
 _CHANGES = re.compile(r"etag|md5|modified|mtime|created|updated|generation|version|blob_id|sha256", re.I)
 
 
 def local_of(path: str | os.PathLike[str]) -> Path:
-    """A path of this machine, which may begin with file://."""
-    text = path.as_posix() if isinstance(path, Path) else os.fspath(path)
-    return Path(os.path.expanduser(re.sub(r"^file:/+", "/", text)))  # keeps a name such as ~backup
+    """A path of this machine, which may begin with file:// or file://localhost.
+
+    >>> [local_of(path).as_posix() for path in ("file:///a/b", "file://localhost/a/b", "file:///localhost/b")]
+    ['/a/b', '/a/b', '/localhost/b']
+    """
+    text, slashes = (path.as_posix(), "/") if isinstance(path, Path) else (os.fspath(path), "//")  # a Path merges them
+    return Path(os.path.expanduser(re.sub(rf"^file:(?:{slashes}localhost(?=/))?/+", "/", text)))  # ~backup is a name
 
 
 def fetch(path: str | os.PathLike[str]) -> Path:
@@ -149,7 +159,11 @@ def _cache() -> Path:
 
 
 def cache_entry(url: str, use: str) -> Path:
-    """The folder in the cache for one use of a URL."""
+    """The folder in the cache for one use of a URL; the same for an http address however it is signed."""
+    path, mark, query = url.partition("?")
+    if mark and _is_http(url):
+        kept = [part for part in query.partition("#")[0].split("&") if not _SIGNATURE.fullmatch(part)]
+        url = "?".join((path, "&".join(kept))) if kept else path
     return _cache() / use / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
 
 
@@ -276,7 +290,9 @@ def _upload(place: Path, system: Any, root: str, where: str) -> None:
             target = f"{above}/{file.relative_to(here).as_posix()}"
             ask(where, partial(_put, system, file, target), must="writable")
     except InputError as error:
-        raise InputError(f"{error}; what was written for it is kept in {here}: copy it from there") from None
+        kept = here.with_name(f"kept-{uuid.uuid4().hex[:8]}")  # where no later command takes it for its own
+        here.rename(kept)
+        raise InputError(f"{error}; what was written for it is kept in {kept}: copy it from there") from None
     shutil.rmtree(here)
 
 

@@ -47,11 +47,11 @@ class Selection:
 
     def __post_init__(self) -> None:
         if (self.list is None) != (not self.where):
-            got = "only where" if self.list is None else "only list"
-            raise InputError(f"list, a CSV, and where, column=value of its lines, must be given together; got {got}")
+            got = "--where" if self.list is None else "--list"
+            raise InputError(f"--list, a CSV, and --where, column=value of its lines, go together; got only {got}")
         for condition in self.where:
             if not condition.partition("=")[0] or "=" not in condition:
-                raise InputError(f"where must be column=value, such as split=train; got {condition!r}")
+                raise InputError(f"--where must be column=value, such as split=train; got {condition!r}")
         if self.hold_out is not None and self.held_out is not None:
             raise InputError("hold_out takes all but the identities that held_out takes; give one of them")
         for name in ("hold_out", "held_out"):
@@ -130,7 +130,7 @@ def _read_list(path: Path, where: tuple[str, ...]) -> dict[str, bool]:
             met[name].add(cell[name])
     if not any(listed.values()):
         shown = "; ".join(f"{name} holds {', '.join(sorted(values)[:_SHOWN])}" for name, values in met.items())
-        raise InputError(f"where must hold for a line of {path}; got {' and '.join(where)}: {shown}")
+        raise InputError(f"--where must hold for a line of {path}; got {' and '.join(where)}: {shown}")
     return listed
 
 

@@ -240,7 +240,9 @@ def froc(inputs: Inputs) -> Result:
         if not sign or key in columns:
             raise InputError(f"{inputs.called('columns')} must be KEY=NAME, each key once; got {text!r}")
         columns[key] = name
-    named_columns.check_columns(columns, [path, *lists.values()])
+    kinds = {"lesions": detection_csv.LESIONS, "cases": detection_csv.CASES}
+    read = [(path, detection_csv.MARKS), *((lists[name], kind) for name, kind in kinds.items() if name in lists)]
+    named_columns.check_columns(columns, [(file, needed + optional) for file, (needed, optional) in read])
     marks = detection_csv.read_marks(path, columns, inputs.report)
     sized = "distance" not in inputs.options
     lesions = detection_csv.read_lesions(lists["lesions"], columns, inputs.report, sized=sized)

@@ -13,6 +13,7 @@ from angulus.core import checks
 from angulus.core.checks import InputError
 from angulus.core.contract import Contract, Preprocessing
 from angulus.data.sets.images import GIVEN, Images, Splits, mean_image
+from angulus.data.sources.kinds import splits_of
 from angulus.distributed import launch
 from angulus.distributed.runtime import Ranks
 from angulus.evaluation.metrics import image_quality
@@ -47,7 +48,10 @@ def load_data(section: DataSection) -> Splits:
     root = None if section.root is None else place(section.root)
     options = section.arguments()
     if section.path is not None:
-        options["path"] = place(section.path)
+        options["path"] = path = place(section.path)
+        if section.test is not None and not (path.exists() and section.test in splits_of(path)):
+            test = place(section.test)
+            options["test"] = test if test.exists() else section.test
     return data.load(section.name, root=root, download=section.download, **options)
 
 

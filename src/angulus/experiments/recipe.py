@@ -60,8 +60,8 @@ class DataSection:
     split: str | None = None
     """The part of `path` to train on; null: train if there is one, else everything."""
     test: str | None = None
-    """The part of `path` to test on, or another path; null: its test or validation, else one image in ten of each
-    class."""
+    """The part of `path` to test on, or another path, also below ANGULUS_DATA; null: its test or validation, else one
+    image in ten of each class."""
     size: list[Count] | None = None
     """Height and width in pixels that images are resized to, as `angulus prepare images` does; null: they have one
     size."""

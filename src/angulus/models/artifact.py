@@ -49,7 +49,7 @@ from angulus.models import classifier as classes
 from angulus.models.classifier import Classifier, Prediction
 
 WEIGHTS, CONFIG, CALIBRATION, FORMAT = "model.safetensors", "config.json", "calibration.json", 1
-PAIR, MAPS = "calibration-{}.json", "map-*.safetensors"  # of the stored side's name
+PAIR, MAPS = "calibration-{}.json", "map-*.safetensors"  # of the stored side's name, which may be the model's own, cut
 FILES = (WEIGHTS, CONFIG, CALIBRATION, classes.FILE, model_card.NAME, PAIR.format("*"), MAPS)  # patterns of all
 MEAN_IMAGE = "input.mean_image"  # its name among the weights
 PRECISIONS = ("float32", "bfloat16")
@@ -149,6 +149,7 @@ class Model(nn.Module):
         other = Model(config, self.backbone, self.sha256, self.calibration, mean_image, self.card, self.classifier)
         other.precision, other._at_a_time, other.dimensions = self.precision, self._at_a_time, self.dimensions
         other.pairs = self.pairs
+        other.calibration = self.pairs.get(other.name, self.calibration)
         return other
 
     def with_dimensions(self, dimensions: int) -> Model:
@@ -173,11 +174,12 @@ class Model(nn.Module):
         other = Model(self.config, cut, self.sha256, self.calibration, self.preprocessing.mean_image, self.card)
         other.precision, other._at_a_time, other.dimensions = self.precision, self._at_a_time, dimensions
         other.pairs = self.pairs
+        other.calibration = self.pairs.get(other.name, self.calibration)
         return other
 
     def calibration_of(self, stored: str | None) -> Calibration | None:
         """The calibration for its scores with stored vectors of that model and flip rule, if there is one."""
-        own = self.calibration if stored == self.name else self.pairs.get(stored or "")
+        own = self.calibration if stored == self.name else self.pairs.get(stored or "")  # with_dimensions has its own
         return own if own is not None and own.model == self.name else None
 
     @property
@@ -283,10 +285,12 @@ def save(
         classifier: class weights, for a model that is to name classes.
 
     Raises:
-        checks.InputError: options that a stored model must not have, a missing or superfluous mean image, class weights
-            of another size than the features.
+        checks.InputError: a configuration that `load` refuses, such as an unknown backbone or options that a stored
+            model must not have; a missing or superfluous mean image; class weights of another size than the features.
     """
-    backbones.check_stored(config.backbone, config.options)
+    content = dataclasses.asdict(config)
+    _check_values(content | {"image_size": list(config.image_size)}, "the configuration")  # as `load` will
+    _check_compatible(list(config.compatible_with), "the configuration")
     Preprocessing(config.contract, mean_image)  # refused before anything is written
     if classifier is not None and classifier.weight.shape[-1] != config.embedding_size:
         raise checks.InputError(
@@ -306,7 +310,7 @@ def save(
         "library_name": "angulus",
         "angulus": metadata.version("angulus"),
         "sha256": hashlib.sha256(weights).hexdigest(),
-        **dataclasses.asdict(config),
+        **content,
     }
     if not config.compatible_with:
         del content["compatible_with"]  # earlier versions do not know the key
@@ -341,7 +345,7 @@ def load(folder: Path | str, *, backbone: nn.Module | None = None) -> Model:
     for path in sorted(folder.glob(PAIR.format("*"))):
         pair = Calibration.read(path)
         _check_calibration(model, pair, str(path))
-        model.pairs[str(pair.gallery)] = pair
+        model.pairs[str(pair.gallery or pair.model)] = pair
     model.card = _card(folder)
     return model
 
@@ -417,12 +421,15 @@ def calibrate(folder: Path, calibration: Calibration) -> str:
     """Store a calibration in a model's folder, and its error rates in the card; returns the model's name.
 
     A calibration for another flip rule than the model's own is stored too; to use it, load the model with that rule.
-    One of its queries on stored vectors of another model gets a file of its own, and the card stays.
+    One of its queries on stored vectors of another model gets a file of its own, and so does one of the first numbers
+    of its features; the card stays.
     """
     model = _load(folder)
     _check_calibration(model, calibration, "the calibration")
-    if calibration.gallery is not None:
-        calibration.write(pair_path(folder, calibration.gallery))
+    made_by = split_model_name(calibration.model)
+    apart = calibration.gallery or (calibration.model if made_by and made_by.dimensions else None)
+    if apart is not None:
+        calibration.write(pair_path(folder, apart))
         return model.name
     calibration.write(folder / CALIBRATION)
     _edit_card(folder, lambda card: model_card.with_errors(card, calibration))
@@ -533,13 +540,17 @@ def _config(content: dict[str, Any], path: Path) -> Config:
         raise InputError(f"{path}: {error}; fetch or save the model again") from error
     _check_values(values, path)
     compatible = content.get("compatible_with", [])
-    if not isinstance(compatible, list) or not all(map(is_fingerprint, compatible)):
-        raise InputError(f"compatible_with in {path} must be a list of fingerprints; got {checks.shown(compatible)}")
+    _check_compatible(compatible, path)
     values |= {"image_size": tuple(values["image_size"]), "compatible_with": tuple(compatible)}
     return Config(contract=contract, **values)
 
 
-def _check_values(values: dict[str, Any], path: Path) -> None:
+def _check_compatible(compatible: object, path: Path | str) -> None:
+    if not isinstance(compatible, list) or not all(map(is_fingerprint, compatible)):
+        raise InputError(f"compatible_with in {path} must be a list of fingerprints; got {checks.shown(compatible)}")
+
+
+def _check_values(values: dict[str, Any], path: Path | str) -> None:
     """Refuse values of the wrong type or size."""
     backbone = backbones.check_name(f"the backbone that {path} names", values["backbone"])
     size = values["image_size"]

@@ -256,11 +256,15 @@ class Gallery:
         if best is not None:
             checks.integer("best", best, low=1)
             if by == "photo":
-                raise InputError("best chooses photos of people, so it goes with by person or template; got by photo")
+                raise InputError(
+                    "best must be left out for matches by photo: it chooses the photos of a person, for matches by "
+                    "person or template"
+                )
         chosen = by == "template" or best is not None
         if chosen and exclude_self:
             raise InputError(
-                "exclude_self goes with by photo or person, without best; the templates of people hold the query itself"
+                "exclude_self must be left out for matches by template, and where best chooses photos: both may hold "
+                "the query itself"
             )
         count = self.store.count()
         top = min(top, count)

@@ -20,7 +20,7 @@ from angulus.data.decode import header
 from angulus.data.loader import Part
 from angulus.data.records import parts
 from angulus.data.sets.download import not_found, search_folders
-from angulus.data.sets.identity_sets import HeldOut, from_records, split_part
+from angulus.data.sets.identity_sets import EVERY, HeldOut, from_records, hold_out, split_part
 from angulus.data.sets.images import Splits
 from angulus.data.sources.archive import open_zip, read_entry
 from angulus.data.sources.items import is_system, slashed, unsafe
@@ -38,7 +38,7 @@ def load(
     root: str | os.PathLike[str] | None = None,
     download: bool = False,
     part: str = "all",
-    every: int = 10,
+    every: int | None = None,
     test: str = "held_out",
 ) -> Splits:
     """Load CelebA, or a part of it, to classify its identities.
@@ -51,10 +51,10 @@ def load(
             img_align_celeba/ or img_align_celeba.zip; or records, with their own identities. None: the usual folders.
         download: must be false: CelebA's terms do not allow it.
         part: "all", "train", "valid" or "test" of the published partition.
-        every, test: as `HeldOut`; CM Table 1 counts all 202,599 images, which is test "trained_on".
+        every, test: as `HeldOut`; `every` None is 10. CM Table 1 counts all 202,599 images, which is test "trained_on".
     """
     checks.choice("part", part, ("all", *PARTS))
-    held_out = HeldOut(every, test)
+    held_out = hold_out(every, test, EVERY["faces"])
     if download:
         terms = "agree to the terms on https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
         way = "put its files where data.root or ANGULUS_DATA says"

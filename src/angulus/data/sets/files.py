@@ -17,8 +17,8 @@ from angulus.data.sets.download import as_path
 from angulus.data.sets.identity_sets import (
     EVERY,
     MOST_BAD,
-    HeldOut,
     from_records,
+    hold_out,
     refuse_many,
     select,
     skipped_share,
@@ -42,7 +42,7 @@ def load(
     split: str | None = None,
     test: str | None = None,
     size: Sequence[int] | None = None,
-    every: int = EVERY["faces"],
+    every: int | None = None,
     on_error: str = "skip",
     most_bad: float = MOST_BAD,
 ) -> Splits:
@@ -60,7 +60,7 @@ def load(
         test: the part to test on, or another path; None: "test" or "validation" if the source has it, else the
             `every`-th image of each class.
         size: [height, width] to resize images to, as `angulus prepare images` does; None: they have one size.
-        every: 10 holds out the 10th, 20th, ... image of a class.
+        every: 10, as None, holds out the 10th, 20th, ... image of a class; only where there is no part to test on.
         on_error: what an image that cannot be read does: "skip" leaves it out, "stop" is an error.
         most_bad: the share of the images that may be skipped; up to ten may, whatever their share.
 
@@ -72,6 +72,7 @@ def load(
     if path is None or download:
         raise InputError("data.path must name a folder or file of your own; nothing can be downloaded for it")
     source, share = as_path("data.path", path), skipped_share(on_error, most_bad)
+    held_out = hold_out(every, "held_out", EVERY["faces"])
     if not source.exists():
         raise InputError(f"data.path must exist; there is no {source}")
     resize = None if size is None else _resize(size)
@@ -80,7 +81,7 @@ def load(
         for key, value in (given | {"data.split": split, "data.test": test, "data.size": size}).items():
             if value is not None:
                 raise InputError(f"{key} does not apply to records, as {source} holds; got {value!r}; leave it out")
-        return from_records(FILES, source, HeldOut(every), share)
+        return from_records(FILES, source, held_out, share)
     options = SourceOptions(
         root=None if root is None else as_path("data.root", root),
         split=split,
@@ -91,13 +92,15 @@ def load(
     if split is None:
         options = replace(options, split=next((name for name in splits if name.lower() in TRAIN), None))
     found = None if test is not None or options.split is None else _first(splits, options.split)
+    if every is not None and (test or found) is not None:
+        rule = f"data.options.every holds out images of training where no others are tested on, and {test or found} is"
+        raise InputError(f"{rule}; got {every!r}; leave it out{', or leave data.test out' if found is None else ''}")
     index = _index(source, options, share)
     part = part_of(index, size=None if resize is None else (resize.width, resize.height))
     if len(part.names) < 2:
         raise InputError(f"{source} must show two classes or more; all its images are of {str(part.names[0])!r}")
     about = f"{source}{_of(options.split)}: {len(index):,} images of {len(part.names):,} classes"
     if test is None and found is None:
-        held_out = HeldOut(every)
         result = split_part(FILES, index, part, held_out, f"{about}, {held_out}", resize=resize, most_bad=share)
         return replace(result, left_out=_images(index) + result.left_out)
     other, name = (source, found or test) if found or test in splits else (as_path("data.test", test), None)

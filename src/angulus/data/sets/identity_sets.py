@@ -64,7 +64,7 @@ def load(
         every, test: as `HeldOut`; `every` None is 10 for "faces", 50 for the large sets.
         on_error, most_bad: as `files.load` takes them.
     """
-    held_out = HeldOut(EVERY[name] if every is None else every, test)
+    held_out = hold_out(every, test, EVERY[name])
     folders = () if root is None and name == "faces" else search_folders(name, root)
     if download or not folders:
         fault = f"{name!r} cannot be downloaded: set data.root to records of your own"
@@ -74,6 +74,14 @@ def load(
         needs = f"{name!r} needs records, as `angulus convert SOURCE OUT` writes them"
         raise not_found(needs, folders, _way_to_records(folders))
     return from_records(name, folder, held_out, skipped_share(on_error, most_bad))
+
+
+def hold_out(every: int | None, test: str, default: int) -> HeldOut:
+    """Which images of each identity are for testing; `every` is refused where it would change nothing."""
+    if every is not None and test == "trained_on":
+        way = "leave it out, or leave test out"
+        raise InputError(f"data.options.every holds images out, and test trained_on none; got {every!r}; {way}")
+    return HeldOut(default if every is None else every, test)
 
 
 def skipped_share(on_error: str, most_bad: float) -> float | None:

@@ -12,6 +12,11 @@ from angulus.core.formats.columns import text_array
 from angulus.evaluation.lists.named_columns import NAMES, SIZES, Path, Table, read_rows
 from angulus.evaluation.lists.text import malformed
 
+# what is read from each file: the columns that it needs, and those that it may have
+MARKS = ("case", "x", "y", "score"), ("z", "patient")
+LESIONS = ("case", "x", "y"), ("z", *SIZES, "ignore", "patient")
+CASES = ("case",), ("patient",)
+
 
 @dataclass(frozen=True, eq=False)
 class Positions:
@@ -71,7 +76,7 @@ def read_marks(
         InputError: names the file and the line: a column that is missing, is there twice or could be either of two; a
             line with another number of cells; an empty case; a coordinate or a score that is no finite number.
     """
-    table = Table(path, read_rows(path), ("case", "x", "y", "score"), ("z", "patient"), columns or {}, report)
+    table = Table(path, read_rows(path), *MARKS, columns or {}, report)
     return Marks(table.text("case"), table.centres(), table.numbers("score"), table.optional_text("patient"))
 
 
@@ -93,8 +98,9 @@ def read_lesions(
     Raises:
         InputError: as `read_marks`; no lesion; a size <= 0; a lesion that is listed twice.
     """
-    needs = ("case", "x", "y", *(("diameter or radius",) if sized else ()))
-    table = Table(path, read_rows(path), needs, ("z", *SIZES, "ignore", "patient"), columns or {}, report)
+    needed, optional = LESIONS
+    sizes = ("diameter or radius",) if sized else ()
+    table = Table(path, read_rows(path), (*needed, *sizes), optional, columns or {}, report)
     if not table.rows:
         raise InputError(f"{os.fspath(path)} must hold lesions after its heading; got none")
     found = Lesions(
@@ -116,7 +122,7 @@ def read_cases(
     first_cell = rows[0][1][0]
     if len(rows[0][1]) == 1 and first_cell.lower() not in NAMES["case"] and first_cell != columns.get("case"):
         rows = [(0, ["case"]), *rows]
-    table = Table(path, rows, ("case",), ("patient",), columns, report)
+    table = Table(path, rows, *CASES, columns, report)
     names, lines, patients = table.text("case").tolist(), table.lines, table.optional_text("patient")
     if not names:
         raise InputError(f"{os.fspath(path)} must hold cases after its heading; got none")

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 
 import numpy as np
@@ -33,6 +33,7 @@ NAMES: dict[str, tuple[str, ...]] = {
 }
 SIZES = ("diameter", "radius")
 _FLAGS = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
+_MISSPELT = 0.8  # how alike a column that is not read and a name must be: a note is no misspelt "ignore"
 _UNMEASURED = ("", "-1")  # cells of a size; LUNA16 writes -1
 
 
@@ -74,7 +75,9 @@ class Table:
         renamed = [f"{key} is {self.column(key)}" for key in read if self.column(key) != key]
         absent = [key for key in optional if self.places[key] is None]
         unused = [
-            f"{name}{nearest(name, absent)}" for name in filter(None, self.names) if name not in map(self.column, read)
+            f"{name}{nearest(name, absent, least=_MISSPELT)}"
+            for name in filter(None, self.names)
+            if name not in map(self.column, read)
         ]
         if renamed or unused:
             said = [", ".join(renamed)] * bool(renamed) + [f"not read: {', '.join(unused)}"] * bool(unused)
@@ -172,15 +175,33 @@ class Table:
         return np.array([_FLAGS[cell.lower()] for _, cell in self._cells(key)], dtype=bool)
 
 
-def check_columns(columns: Mapping[str, str], paths: Sequence[Path]) -> None:
-    """Refuse names of columns for what is not read, and names that none of the files has."""
+def check_columns(columns: Mapping[str, str], files: Sequence[tuple[Path, Collection[str]]]) -> None:
+    """Refuse names of columns for what is not read, and names that no file has from which such a column is read.
+
+    `files` are their paths, each with the keys of `NAMES` that are read from it.
+    """
     for key, name in columns.items():
         if key not in NAMES:
             raise InputError(f"--column must name one of {', '.join(NAMES)}; got {key!r}{nearest(key, NAMES)}")
-        there = [cell.strip() for path in paths for cell in first_line(path).split(separator_of(first_line(path)))]
+        paths = [path for path, keys in files if key in keys]
+        if not paths:
+            raise InputError(f"--column {key} names a column of a file that is not given; got {name!r}; leave it out")
+        headings = [[cell.strip() for cell in first_line(path).split(separator_of(first_line(path)))] for path in paths]
+        there = [cell for heading in headings for cell in heading]
         if name not in there:
-            files = ", ".join(os.fspath(path) for path in paths)
-            raise InputError(f"--column {key} must name a column of {files}; got {name!r}{nearest(name, there)}")
+            free = [cell for cell in there if not _is_known(cell, {*NAMES} - {key}) or _is_known(cell, {key})]
+            listed = "; ".join(
+                f"{os.fspath(path)} has {', '.join(heading)[:200]}"
+                for path, heading in zip(paths, headings, strict=True)
+            )
+            rule = f"--column {key} must name a column of {', '.join(os.fspath(path) for path in paths)}"
+            raise InputError(f"{rule}; got {name!r}{nearest(name, free)}; {listed}")
+
+
+def _is_known(column: str, keys: Collection[str]) -> bool:
+    """Whether a column is read as one of the keys without being named."""
+    lower = column.lower()
+    return any(lower.startswith(key) if key in SIZES else lower in NAMES[key] for key in keys)
 
 
 def read_rows(path: Path) -> list[tuple[int, list[str]]]:
