@@ -30,12 +30,13 @@ import numpy as np
 
 from angulus.core import extras
 from angulus.core.checks import InputError
-from angulus.core.contract import template_points
+from angulus.core.templates import template_points
 from angulus.data.faces import prepare
 from angulus.data.faces.align import Crops
 from angulus.data.faces.detector import Faces, Image
 from angulus.data.records import Records
-from harness import Row, options, run, show, store
+
+Row = dict[str, Any]
 
 LIMIT_S = 900  # a run takes seconds on an idle machine
 COMMITTED = 8  # photos
@@ -134,6 +135,8 @@ def main() -> None:
         folder, engine, where = sys.argv[2:]
         job(Path(folder), engine, where or None)
         return
+    from harness import options, show, store  # which load torch, unlike what is killed
+
     parser = options(__doc__ or "", trials=20, photos=60)
     parser.add_argument("--engine", choices=ENGINES, action="append", help="default: both")
     parser.add_argument("--victim", choices=VICTIMS, action="append", help="default: both")
@@ -186,4 +189,4 @@ def start_cluster() -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    main()
