@@ -185,7 +185,7 @@ def _compare_within(own: Inventory, vectors: Vectors | None, settings: AuditSett
         return
     means = Means.compute(vectors, own.identities)
     fit = labels.fit(vectors, means, margin=settings.margin, outlier=settings.outlier)
-    ids, identities = own.ids.tolist(), own.identities.tolist()
+    ids, identities = own.ids, own.identities
     wrong, far = [], []
     for image in fit.wrong:
         name = f"{identities[image.row]!r}, but nearer to {image.name!r}"
@@ -249,8 +249,7 @@ def _chance(own: int, others: int, similar_across: int, similar_within: int, cos
 
 def _images_of(own: Inventory, reasons: Mapping[str, str]) -> tuple[Removal, ...]:
     """Every image of the identities, in the order of the set."""
-    rows = zip(own.ids.tolist(), own.identities.tolist(), strict=True)
-    return tuple(Removal(id, reasons[name]) for id, name in rows if name in reasons)
+    return tuple(Removal(own.ids[row], reasons[name]) for row, name in enumerate(own.identities) if name in reasons)
 
 
 def _read_vectors(data: AuditSet, inventory: Inventory) -> tuple[Vectors | None, str]:
@@ -258,7 +257,7 @@ def _read_vectors(data: AuditSet, inventory: Inventory) -> tuple[Vectors | None,
     if data.embeddings is None:
         return None, ""
     embeddings = Embeddings.read(data.embeddings)
-    rows = embeddings.rows(inventory.ids, f"the images of {inventory.source}")
+    rows = embeddings.rows([*inventory.ids], f"the images of {inventory.source}")
     models = [] if embeddings.models is None else np.unique(embeddings.models[rows]).tolist()
     if len(models) > 1:
         rule = f"{data.embeddings} must be of one model"
