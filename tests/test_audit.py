@@ -96,6 +96,7 @@ def test_every_planted_duplicate_is_on_its_list(tmp_path: Path, exact_below: int
     said = [note for note in whole.card["notes"] if "was searched for in 8 cells of an index" in note]
     shares = [f"it found {n} of {n} (100.0%) of the pairs of 8 images with all" for n in (2, 2)]
     assert [note.partition(": ")[2] for note in said] == (shares if exact_below == 1 else [])
+    assert whole.card["notes"][-1] == "facts on 11 images were in temporary files, 0.0 MB"
 
 
 def test_exact_copies_under_two_names_are_a_conflict_and_neither_goes(tmp_path: Path) -> None:
@@ -447,6 +448,7 @@ def test_an_inventory_has_the_names_and_the_signature_of_each_image(monkeypatch:
     assert [*found.ids] == [f"person-{n // 9:04d}/{n:05d}.bmp" for n in range(400)]
     assert found.identities.tolist() == [f"person-{n // 9:04d}" for n in range(400)]
     assert found.sizes.tolist() == [[24, 20]] * 400
+    assert found.on_disk == 400 * (16 + 16 + 256 + 8 + 3 + 4 + 8 + 21)
     for row, pixels in enumerate(pictures):
         np.testing.assert_array_equal(found.signatures[np.array([row])][0], signature(pixels))
     assert len(duplicates.exact(found)) == 400 - 4

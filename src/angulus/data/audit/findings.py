@@ -169,6 +169,9 @@ def audit(
         if model and other_model and model != other_model:
             raise InputError(f"embeddings of both sets must be of one model; got {model} and {other_model}")
         _compare_across(own, other, both, settings, findings)
+    read = [own] if other is None else [own, other]
+    size = sum(each.on_disk for each in read) / 1e6
+    findings.notes.append(f"facts on {sum(map(len, read)):,} images were in temporary files, {size:,.1f} MB")
     return Audit(_make_card(own, other, vectors is not None, settings, stated or {}, findings), findings.lists)
 
 

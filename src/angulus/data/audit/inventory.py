@@ -93,6 +93,10 @@ class _Facts:
             self._ids.write(letters)
             self._rows.write(facts + struct.pack("<iq", number, self._letters))
 
+    @property
+    def bytes(self) -> int:
+        return self.count * _ROW.itemsize + self._letters
+
     def read(self) -> tuple[NDArray[Any], Texts, NDArray[np.str_]]:
         """All rows, which stay in the files; their ids; and their identities."""
         with _writing():
@@ -147,6 +151,7 @@ class Inventory:
     has_score: NDArray[np.bool_]
     unreadable: tuple[LeftOut, ...]  # rows whose image cannot be decoded
     left_out: tuple[LeftOut, ...]  # what the source's reader left out, and rows whose id occurred before
+    on_disk: int = 0  # bytes of the temporary files
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -209,6 +214,7 @@ def take_inventory(
         rows["score"].view(bool),
         tuple(unreadable),
         tuple(left_out),
+        facts.bytes,
     )
 
 
