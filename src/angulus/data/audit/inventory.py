@@ -94,7 +94,7 @@ class _Facts:
             self._rows.write(facts + struct.pack("<iq", number, self._letters))
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         return self.count * _ROW.itemsize + self._letters
 
     def read(self) -> tuple[NDArray[Any], Texts, NDArray[np.str_]]:
@@ -214,7 +214,7 @@ def take_inventory(
         rows["score"].view(bool),
         tuple(unreadable),
         tuple(left_out),
-        facts.bytes,
+        facts.size,
     )
 
 
