@@ -1,16 +1,17 @@
 """The formulas of `angulus capacity` against what small sizes really take on this machine.
 
-    python benchmarks/capacity.py [--classes 100000] [--images 800] [--gallery 30000] [--save]
+    python benchmarks/capacity.py [--classes 100000] [--images 800] [--gallery 30000] [--part seconds] [--save]
 
-Memory is the peak of a process of its own; bytes are those of files. Seconds are compared with those of a quarter of
-the size, four times over: the formulas are linear, and rates are the user's.
+Memory is the peak of a process of its own; bytes are those of files. Seconds are those of one core. The rates, which
+are the user's, come from a quarter of the classes and images, and the backbone's from 16 classes: the formulas are
+linear, and a step is the sum of its parts.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,15 @@ import torch
 from PIL import Image
 
 import angulus
-from angulus import losses
+from angulus import backbones, losses
 from angulus.core.capacity import Line, Plan, capacity
+from angulus.core.contract import Contract
 from angulus.core.embeddings import Embeddings
+from angulus.data.decode import decode
+from angulus.data.records import Records, write_records
 from angulus.heads.saving import save_head
-from harness import Row, options, peak_mib, python, run, show, store
+from angulus.models import artifact, embed
+from harness import Row, clock, options, peak_mib, python, run, show, store
 
 SIZE, BATCH = 512, 256
 
@@ -81,25 +86,61 @@ def gallery(rows: int, folder: Path) -> Row:
     return row({"classes": 1, "gpus": 1, "images": rows}, "gallery", size_of(folder / "gallery"))
 
 
-def seconds(classes: int) -> Row:
-    """Core seconds of a head's steps, on one thread: four times those of a quarter of its classes."""
+def step_s(classes: int, backbone: torch.nn.Module | None = None) -> float:
+    """Core seconds of a step of the head, and of the backbone if there is one."""
+    head, optimizer = head_and_optimizer(classes, False)
+    images, labels = torch.randn(BATCH, 3, 32, 32), torch.randint(classes, (BATCH,))
+    features = torch.randn(BATCH, SIZE, requires_grad=True)
 
-    def step_s(count: int) -> float:
-        head, optimizer = head_and_optimizer(count, False)
-        features, labels = torch.randn(BATCH, SIZE, requires_grad=True), torch.randint(count, (BATCH,))
-        times = []
-        for _ in range(6):
-            started = time.process_time()
-            optimizer.zero_grad()
-            head(features, labels).backward()
-            optimizer.step()
-            times.append(time.process_time() - started)
-        return float(np.median(times[1:]))
+    def step() -> None:
+        optimizer.zero_grad()
+        head(features if backbone is None else backbone(images), labels).backward()
+        optimizer.step()
 
-    quarter, whole = step_s(classes // 4), step_s(classes)
-    plan = {"classes": classes, "images": 1, "gpus": 1, "batch_size": BATCH, "images_per_s": 1e12}
-    teraflops = 8 * BATCH * (classes // 4) * SIZE / quarter / 1e12  # as measured with a quarter of the classes
-    return row(plan | {"teraflops": teraflops}, "products with the class weights, per step", whole)
+    return core_s(step)
+
+
+def core_s(step: Callable[[], object], rounds: int = 5) -> float:
+    """The median of some rounds, after one that does not count."""
+    step()
+    return float(np.median([clock(step).cpu_seconds for _ in range(rounds)]))
+
+
+def seconds(classes: int, records: Records) -> list[Row]:
+    """A step's parts, and their sum, from a quarter of the classes and images."""
+    backbone = backbones.build("small", in_channels=3, image_size=(32, 32), embedding_size=SIZE)
+    plan = {"classes": classes, "images": BATCH, "gpus": 1, "batch_size": BATCH, "epochs": 1}
+    plan["images_per_s"] = BATCH / step_s(16, backbone)
+    plan["teraflops"] = 8 * BATCH * (classes // 4) * SIZE / step_s(classes // 4) / 1e12
+    step = step_s(classes, backbone)
+
+    def read_s(count: int) -> float:
+        """Per image."""
+        return core_s(lambda: [decode(image, "an image") for image in records.images(range(count))], 15) / count
+
+    plan["core_images_per_s"] = 1 / read_s(len(records) // 4)
+    return [
+        row(plan, "products with the class weights, per step", step_s(classes)),
+        row(plan, "training", step),
+        row(plan, "images read and decoded to keep all GPUs busy", BATCH / step),
+        row(plan, "cores for that", BATCH / step * read_s(len(records))),
+    ]
+
+
+def embedding(records: Records, folder: Path) -> Row:
+    """Core seconds of `angulus embed`, without the start of its process."""
+    config = artifact.Config("slim_resnet", 3, (112, 112), 256, contract=Contract(size=(112, 112)))
+    artifact.save(config, config.build(), folder / "model")
+
+    def embed_s(count: int) -> float:
+        write_records(folder / f"{count}", records.rows(range(count)))
+        out = folder / f"{count}.npz"
+        return clock(lambda: embed.run(folder / "model", folder / f"{count}", out)).cpu_seconds
+
+    embed_s(1)  # loads what is imported late
+    quarter = len(records) // 4
+    plan = {"classes": 1, "gpus": 1, "images": len(records), "embed_images_per_s": quarter / embed_s(quarter)}
+    return row(plan, "embedding all images", embed_s(len(records)))
 
 
 def row(plan: Row, what: str, measured: float) -> Row:
@@ -121,7 +162,7 @@ def size_of(folder: Path) -> int:
 
 def main() -> None:
     parser = options(__doc__ or "", classes=100_000, images=800, gallery=30_000)
-    parser.add_argument("--memory-alone", action="store_true", help="measure the two peaks of memory, and nothing else")
+    parser.add_argument("--part", choices=("memory", "bytes", "seconds"), help="default: all three")
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -129,19 +170,17 @@ def main() -> None:
         train_steps(16, bool(asked.memory))  # loads what is imported late
         print(peak_mib(lambda: train_steps(asked.classes, bool(asked.memory)))[0])
         return
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = [memory(asked.classes, False), memory(asked.classes, True)]
-        rows += (
-            []
-            if asked.memory_alone
-            else [
-                checkpoint(asked.classes // 4, folder / "head"),
-                records(asked.images, folder),
-                gallery(asked.gallery, folder),
-                seconds(asked.classes),
-            ]
-        )
+        if asked.part in (None, "memory"):
+            rows += [memory(asked.classes, False), memory(asked.classes, True)]
+        stored = None if asked.part == "memory" else records(asked.images, folder)
+        if stored and asked.part in (None, "bytes"):
+            rows += [checkpoint(asked.classes // 4, folder / "head"), stored, gallery(asked.gallery, folder)]
+        if stored and asked.part in (None, "seconds"):
+            made = Records(folder / "records")
+            rows += [*seconds(asked.classes, made), embedding(made, folder)]
     shown = [
         {key: f"{each[key]:,.3g}" if isinstance(each[key], float) else str(each[key]) for key in each} for each in rows
     ]

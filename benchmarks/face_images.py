@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from angulus.core import checks
-from angulus.core.contract import template_points
+from angulus.core.templates import template_points
 from angulus.data.decode import decode
 from angulus.data.faces.align import similarity, transform
 from angulus.data.faces.detector import Image

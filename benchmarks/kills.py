@@ -1,12 +1,12 @@
 """Preparing photos while a worker process or the program itself is killed: what is lost, on one machine and on Ray.
 
-    python benchmarks/kills.py [--trials 20] [--photos 60] [--save]
+    python benchmarks/kills.py [--trials 20] [--photos 60] [--engine local] [--victim worker] [--save]
 
 Each trial prepares the same photos into a new folder and kills with SIGKILL at a random photo: "worker", the process
 that saw this photo, after which the program must come to its end; or "driver", the program, which is then started
 again. A trial is whole if the result has the same rows and reports as an uninterrupted run in one process, and if no
 photo of which the crop or the note was on the disk was done again. Ray runs as a cluster of two processes on this
-machine, which all trials share.
+machine, which all trials share. `--save` stores each engine and victim when its trials have ended.
 """
 
 from __future__ import annotations
@@ -30,15 +30,17 @@ import numpy as np
 
 from angulus.core import extras
 from angulus.core.checks import InputError
-from angulus.core.contract import template_points
+from angulus.core.templates import template_points
 from angulus.data.faces import prepare
 from angulus.data.faces.align import Crops
 from angulus.data.faces.detector import Faces, Image
 from angulus.data.records import Records
-from harness import Row, options, run, show, store
+
+Row = dict[str, Any]
 
 LIMIT_S = 900  # a run takes seconds on an idle machine
 COMMITTED = 8  # photos
+ENGINES, VICTIMS = ("local", "ray"), ("worker", "driver")
 
 
 @dataclass(frozen=True)
@@ -133,11 +135,15 @@ def main() -> None:
         folder, engine, where = sys.argv[2:]
         job(Path(folder), engine, where or None)
         return
-    asked = options(__doc__ or "", trials=20, photos=60).parse_args()
-    ray = extras.load("ray", "ray", "the engine ray")
+    from harness import options, show, store  # which load torch, unlike what is killed
+
+    parser = options(__doc__ or "", trials=20, photos=60)
+    parser.add_argument("--engine", choices=ENGINES, action="append", help="default: both")
+    parser.add_argument("--victim", choices=VICTIMS, action="append", help="default: both")
+    asked = parser.parse_args()
     room = Path(tempfile.mkdtemp())
-    random.seed(0)
     rows: list[Row] = []
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     try:
         for number in range(asked.photos):
             path = room / "photos" / f"p{number % 4}" / f"{number}.png"
@@ -145,29 +151,42 @@ def main() -> None:
             cv2.imwrite(str(path), np.full((128, 128, 3), number, np.uint8))
         job(room / "whole", "none", None)
         expected = content(room / "whole")
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-        cluster = ray.get_runtime_context().gcs_address
-        for engine in ("local", "ray"):
-            address = str(cluster) if engine == "ray" else None
-            for victim in ("worker", "driver"):
+        for engine in asked.engine or ENGINES:
+            address = start_cluster() if engine == "ray" else None
+            for victim in asked.victim or VICTIMS:
                 started = time.monotonic()
+                random.seed(f"{engine} {victim}")
                 points = [random.randrange(1, asked.photos - 4) for _ in range(asked.trials)]
                 done = [trial(room, engine, victim, address, at, expected) for at in points]
                 row: Row = {"engine": engine, "killed": victim, "trials": sum(each["killed"] for each in done)}
                 row |= {"whole": sum(each["whole"] and each["killed"] for each in done), "photos": asked.photos}
-                row |= {"acknowledged": sum(each["acknowledged"] for each in done), "seed": 0}
+                row |= {"acknowledged": sum(each["acknowledged"] for each in done), "seed": f"{engine} {victim}"}
                 row |= {"done_again": sum(each["again"] for each in done), "seconds": time.monotonic() - started}
                 rows.append(row)
+                if asked.save:
+                    store("kills", [row], *(["ray"] if engine == "ray" else []))
     finally:
-        ray.shutdown()
+        if "ray" in sys.modules:
+            sys.modules["ray"].shutdown()
         shutil.rmtree(room, ignore_errors=True)
     names = ("engine", "killed", "trials", "whole", "acknowledged", "done_again")
     show("Runs that were killed", [{name: str(row[name]) for name in names} for row in rows])
-    if asked.save:
-        store("kills", rows, "ray")
+
+
+def start_cluster() -> str:
+    """The address of a cluster of two processes, for as long as this program."""
+    ray = extras.load("ray", "ray", "the engine ray")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    for last in (False, False, False, False, True):
+        try:
+            ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+            break
+        except Exception:  # Ray waits half a minute for its processes, which a busy machine exceeds
+            ray.shutdown()
+            if last:
+                raise
+    return str(ray.get_runtime_context().gcs_address)
 
 
 if __name__ == "__main__":
-    run(main)
+    main()

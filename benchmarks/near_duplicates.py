@@ -1,15 +1,19 @@
 """Near duplicates in k-means cells against all pairs: seconds, memory and recall by the number of images.
 
-    python benchmarks/near_duplicates.py [--images 1000000] [--size 128] [--exact 100000] [--save]
+    python benchmarks/near_duplicates.py [--images 1000000] [--size 128] [--exact 100000] [--by-visits] [--save]
 
 float16 vectors of people with 20 images each, of which every hundredth is nearly another's; one thread. A quarter
 of the images, half and all are searched in cells, and `--exact` of them by all pairs. The recall is that of 4,096
 images with all others. What all need is compared with what the smaller sets foretell, processor seconds by N^1.5 from
 the half, and memory by a line through both; 100 million are foretold in the same way, from the half and all.
+
+`--by-visits`: instead, which share of the planted pairs above the threshold would be found by the number of cells that
+are visited, within one set and across two, and the processor seconds of a search of a tenth of the images.
 """
 
 from __future__ import annotations
 
+import math
 import time
 
 import numpy as np
@@ -18,21 +22,26 @@ from numpy.typing import NDArray
 
 from angulus.data.audit.duplicates import SAMPLE
 from angulus.evaluation.scoring import above
+from angulus.evaluation.scoring import cells as scoring_cells
 from angulus.evaluation.scoring.cells import Cells
 from harness import Row, options, peak_mib, run, show, store
 
 THRESHOLD = 0.92
 LARGE = 100_000_000
+VISITS = (4, 8, 16)
 
 
-def images(count: int, size: int) -> NDArray[np.float16]:
+def images(count: int, size: int) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+    """Vectors, and the pairs of rows that were planted."""
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((count // 20, size), np.float32).repeat(20, axis=0)[:count]
     vectors += rng.standard_normal(vectors.shape, np.float32)
     later = rng.permutation(len(vectors))
     near = later[: count // 100]
     vectors[near] = vectors[later[-len(near) :]] + 0.5 * rng.standard_normal((len(near), size), np.float32)
-    return vectors.astype(np.float16)[rng.permutation(len(vectors))]
+    places = rng.permutation(len(vectors))
+    pairs = np.argsort(places)[np.stack([near, later[-len(near) :]], axis=1)]
+    return vectors.astype(np.float16)[places], pairs
 
 
 def search(vectors: NDArray[np.float16]) -> Row:
@@ -70,6 +79,34 @@ def exact(vectors: NDArray[np.float16]) -> Row:
     }
 
 
+def by_visits(vectors: NDArray[np.float16], pairs: NDArray[np.int64]) -> list[Row]:
+    """Recall and processor seconds by the number of visits."""
+    wide = vectors[pairs].astype(np.float64)
+    wide /= np.linalg.norm(wide, axis=2, keepdims=True)
+    pairs = pairs[(wide[:, 0] * wide[:, 1]).sum(axis=1) >= THRESHOLD]
+    rows: list[Row] = []
+    for visits in VISITS:
+        scoring_cells.VISITS = visits
+        count = math.isqrt(visits * len(vectors))
+        sample = np.random.default_rng(0).permutation(len(vectors))[: 32 * count]  # as all rows would be sampled
+        cells = Cells(vectors, sample, count=count)
+        own, other = (cells._nearest(vectors, pairs[:, side], visits, None) for side in (0, 1))
+        there, back = (own == other[:, :1]).any(axis=1), (other == own[:, :1]).any(axis=1)
+        part = vectors[: len(vectors) // 10]
+        cpu = time.process_time()
+        for _ in Cells(part).above(THRESHOLD):
+            pass
+        row: Row = {"what": "by visits", "images": len(vectors), "size": vectors.shape[1], "cells": count}
+        row |= {
+            "visits": visits,
+            "pairs": len(pairs),
+            "within": float((there | back).mean()),
+            "across": float(there.mean()),
+        }
+        rows.append(row | {"searched": len(part), "cpu_seconds": time.process_time() - cpu, "seed": 0})
+    return rows
+
+
 def foretell(first: Row, second: Row, images: int) -> Row:
     """What the search needs, from two smaller ones."""
     slope = (second["peak_mib"] - first["peak_mib"]) / (second["images"] - first["images"])
@@ -79,9 +116,18 @@ def foretell(first: Row, second: Row, images: int) -> Row:
 
 
 def main() -> None:
-    asked = options(__doc__ or "", images=1_000_000, size=128, exact=100_000).parse_args()
+    parser = options(__doc__ or "", images=1_000_000, size=128, exact=100_000)
+    parser.add_argument("--by-visits", action="store_true", help="recall and seconds by the number of visits alone")
+    asked = parser.parse_args()
     torch.set_num_threads(1)
-    vectors = images(asked.images, asked.size)
+    vectors, planted = images(asked.images, asked.size)
+    if asked.by_visits:
+        rows = by_visits(vectors, planted)
+        names = ("visits", "cells", "pairs", "within", "across", "cpu_seconds")
+        show(f"Pairs of cosine {THRESHOLD} or more", [{name: f"{row[name]:,.4g}" for name in names} for row in rows])
+        if asked.save:
+            store("near_duplicates", rows, "numpy", "torch", "scikit-learn")
+        return
     parts = [search(vectors[: asked.images // share]) for share in (4, 2, 1)]
     parts[2] |= foretell(parts[0], parts[1], asked.images)
     rows = [*parts, {"images": LARGE, "size": asked.size, **foretell(parts[1], parts[2], LARGE)}]

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.core.contract import TEMPLATES
+from angulus.core.templates import TEMPLATES
 from angulus.data.faces.detector import Faces, Image
 
 POINTS = np.array(TEMPLATES["five_points"]) / 112

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import io
 import json
@@ -92,9 +93,10 @@ def test_every_planted_duplicate_is_on_its_list(tmp_path: Path, exact_below: int
     assert near["ann/flipped.png"] == "looks like the mirror image of 'ann/2.png' (cosine 1.000)"
     assert set(ids(found["conflicts"])) == {"bob/smaller.png", "ann/2.png", "ann/flipped.png"}
     assert "wrong-labels" not in found and "shared-images" not in found
-    said = [note for note in whole.card["notes"] if "was searched for in 5 cells of an index" in note]
-    shares = [f"it found {n} of {n} (100.0%) of the pairs of 8 images with all" for n in (2, 4)]  # mirrored: both ways
+    said = [note for note in whole.card["notes"] if "was searched for in 8 cells of an index" in note]
+    shares = [f"it found {n} of {n} (100.0%) of the pairs of 8 images with all" for n in (2, 2)]
     assert [note.partition(": ")[2] for note in said] == (shares if exact_below == 1 else [])
+    assert whole.card["notes"][-1] == "facts on 11 images were in temporary files, 0.0 MB"
 
 
 def test_exact_copies_under_two_names_are_a_conflict_and_neither_goes(tmp_path: Path) -> None:
@@ -148,7 +150,7 @@ def test_one_image_of_every_picture_is_left(pairs: set[tuple[int, int]]) -> None
     names, flags = np.array([f"{n}.png" for n in range(8)]), np.ones(8, bool)
     hashes, sizes = names.astype(bytes), np.ones((8, 2), np.int64)
     found = Inventory(
-        "x", "zip", {}, names, np.full(8, "ann"), hashes, hashes, blank, sizes, names, flags, flags, (), ()
+        "x", "zip", {}, names, np.full(8, "ann"), hashes, hashes, blank, sizes, flags, flags, flags, (), ()
     )
     gone = {int(each.id[0]) for each in sort_out(found, twins).removals}
     assert gone == set(range(8)) - loop_kept(8, twins)
@@ -428,23 +430,109 @@ def test_an_id_that_repeats_is_named_and_not_counted_twice(tmp_path: Path) -> No
     assert len(found) == 1 and found.left_out[0].reason == "the source has a row of this id before it"
 
 
-def test_an_inventory_is_small_and_has_the_signature_of_each_image(monkeypatch: pytest.MonkeyPatch) -> None:
+def made_rows(monkeypatch: pytest.MonkeyPatch, count: int) -> list[np.ndarray]:
+    """Let sources have that many rows, of four pictures; returns the pictures."""
     pictures = [picture(number)[:20, :24] for number in range(4)]
     files = [encoded(pixels, "BMP") for pixels in pictures]
 
     def rows(*_: object) -> Iterator[Row]:
-        return (Row(f"person-{n // 9:04d}/{n:05d}.bmp", files[n % 4], f"person-{n // 9:04d}") for n in range(400))
+        return (Row(f"person-{n // 9:04d}/{n:05d}.bmp", files[n % 4], f"person-{n // 9:04d}") for n in range(count))
 
     monkeypatch.setattr(inventory, "read_source", rows)
-    take_inventory(Path("list"), kind="folder")  # which imports what it needs
-    tracemalloc.start()
+    return pictures
+
+
+def test_an_inventory_has_the_names_and_the_signature_of_each_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = made_rows(monkeypatch, 400)
     found = take_inventory(Path("list"), kind="folder")
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert len(found) == 400 and peak / 400 < 1200  # bytes; a part does not grow with the images
+    assert [*found.ids] == [f"person-{n // 9:04d}/{n:05d}.bmp" for n in range(400)]
+    assert found.identities.tolist() == [f"person-{n // 9:04d}" for n in range(400)]
+    assert found.sizes.tolist() == [[24, 20]] * 400
+    assert found.on_disk == 400 * (16 + 16 + 256 + 8 + 3 + 4 + 8 + 21)
     for row, pixels in enumerate(pictures):
         np.testing.assert_array_equal(found.signatures[np.array([row])][0], signature(pixels))
     assert len(duplicates.exact(found)) == 400 - 4
+
+
+def test_what_an_inventory_keeps_in_memory_grows_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inventory, "_RECENT", 64)
+    peaks = []
+    for count in (10, 1000, 5000):
+        made_rows(monkeypatch, count)
+        tracemalloc.start()
+        found = take_inventory(Path("list"), kind="folder")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(found) == count
+    assert (peaks[2] - peaks[1]) / 4000 < 120  # bytes per image, some of them of the identities: one of nine images
+
+
+def test_ids_that_have_come_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inventory, "_RECENT", 16)
+    ids = [str(number) for number in np.random.default_rng(0).integers(0, 3000, 6000)]
+    own, known = inventory._Seen(), set[str]()
+    for id in ids:
+        assert own.add(id) == (id not in known)
+        known.add(id)
+    assert 1500 < len(known) < 3000
+
+
+def test_a_full_disk_for_the_temporary_files_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    made_rows(monkeypatch, 10)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(inventory.struct, "pack", full)
+    with pytest.raises(InputError, match=r"cannot write a temporary file in .*: No space left on device; free some"):
+        take_inventory(Path("list"), kind="folder")
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_the_recall_that_is_printed_is_that_of_all_pairs(monkeypatch: pytest.MonkeyPatch, mirror: bool) -> None:
+    """Of a sample's pairs, by a loop over all scores, how many are among the twins."""
+    monkeypatch.setattr("angulus.evaluation.scoring.cells.VISITS", 1)
+    monkeypatch.setattr(duplicates, "SAMPLE", 300)
+    rng = np.random.default_rng(0)
+    places = rng.standard_normal((1000, 12))
+    places[500:750] = places[:250] + 0.3 * rng.standard_normal((250, 12))
+    rows = places @ rng.standard_normal((12, 480))
+    rows[500:750] = mirrored(rows[500:750].astype(np.float16)) if mirror else rows[500:750]
+    rows[999] = mirrored(rows[998:999].astype(np.float16))[0] + rows[998]  # its own mirror image
+    signatures = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+    names = np.arange(1000).astype(str)
+    flags, sizes = np.ones(1000, bool), np.ones((1000, 2), np.int64)
+    data = Inventory(
+        "x",
+        "zip",
+        {},
+        names,
+        names,
+        names.astype("S"),
+        names.astype("S"),
+        signatures,
+        sizes,
+        flags,
+        flags,
+        flags,
+        (),
+        (),
+    )
+    notes: list[str] = []
+    twins = duplicates.near(data, 0.92, exact_below=1, notes=notes)
+    verb = "looks like the mirror image of" if mirror else "looks like"
+    found = {(min(each.first, each.second), max(each.first, each.second)) for each in twins if each.verb == verb}
+    chosen = np.random.default_rng(0).permutation(1000)[:300].tolist()
+    other = (mirrored(signatures) if mirror else signatures).astype(np.float64)
+    scores = other @ signatures.astype(np.float64).T
+    lengths = np.linalg.norm(signatures.astype(np.float64), axis=1)
+    scores /= np.outer(lengths, lengths)
+    known = set()
+    for one in chosen:
+        known |= {(min(one, k), max(one, k)) for k in range(1000) if k != one and scores[one, k] >= 0.92}
+    said = next(note for note in notes if note.startswith(f"{verb!r} "))
+    assert f"it found {len(known & found):,} of {len(known):,} (" in said
+    assert 60 < len(known & found) < len(known)
 
 
 def test_real_faces(data_folder: Path, tmp_path: Path) -> None:

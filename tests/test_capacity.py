@@ -18,6 +18,7 @@ from angulus.core.checks import InputError
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "capacity.md").read_text(encoding="utf-8")
 RATES = {"images_per_s": 2000.0, "teraflops": 100.0, "network_gb_per_s": 10.0, "embed_images_per_s": 5000.0}
+RATES |= {"core_images_per_s": 7000.0}
 
 
 def figures(**plan: Any) -> dict[tuple[str, str], float]:
@@ -46,6 +47,7 @@ def test_the_figures_are_those_of_a_hand() -> None:
     gpu_hours = 3 * 954 * step / 3600 + 10_000 / 5000 / 3600
     assert found["cost", ""] == pytest.approx(3 * gpu_hours)
     assert found["images read and decoded to keep all GPUs busy", "images/s"] == pytest.approx(21 / step)
+    assert found["cores for that", ""] == pytest.approx(21 / step / 7000)
 
 
 def test_a_block_of_many_rows_is_larger() -> None:
@@ -62,7 +64,7 @@ def test_an_update_in_backward_spares_two_of_four_copies() -> None:
 
 
 def test_the_formulas_are_within_15_percent_of_what_was_measured() -> None:
-    assert len(measured()) == 6
+    assert len(measured()) == 10
     for row in measured():
         assert figures(**row["plan"])[row["what"], row["unit"]] == pytest.approx(row["measured"], rel=0.15), row["what"]
 

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 import angulus
 from angulus import InputError
 from angulus.cli.doctor import doctor as command
-from angulus.core.contract import Contract, template_points
+from angulus.core.contract import Contract
+from angulus.core.templates import template_points
 from angulus.data.records import Row, write_records
 from angulus.doctor import Diagnosis, diagnose, separations
 from angulus.doctor.changes import changes_for, combine, features, moved

@@ -40,6 +40,12 @@ def test_the_public_names_import_nothing_slow_but_torch() -> None:
     assert added & set(SLOW) == {"pydantic"}  # which checks `TrainingArguments`
 
 
+def test_processes_that_decode_and_align_import_no_torch() -> None:
+    """Each of them would take a second and 200 MB longer to start."""
+    loaded = modules_after("import angulus.data.faces.prepare, angulus.data.convert")
+    assert "angulus.data.faces.align" in loaded and "torch" not in loaded
+
+
 HELP = """
 import contextlib, sys
 from angulus.cli.main import main

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ from angulus.models.artifact import Config
 from data.pictures import png
 from planted_faces import DiesOnce, photo
 from planted_faces import png as photo_png
-from worker_jobs import start_fragile, start_square
+from worker_jobs import start_fragile, start_square, start_uneven
 
 ray = pytest.importorskip("ray")
 
@@ -101,14 +103,27 @@ def test_the_other_commands_give_the_same(tmp_path: Path) -> None:
 
 def test_an_item_that_kills_its_process_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_RETRIES", 0)
-    from functools import partial
-
     found = start_workers(partial(start_fragile, tmp_path), "ray")
     results = [result for _, results in map_tasks(found, [("", [1, 13]), ("", [2])]) for result in results]
     assert results == [1, Died(), 4]
     with pytest.raises(ValueError, match="fourteen"):
         found.submit([14])()
     assert found.ahead == 4
+
+
+def test_a_process_that_is_slow_is_told_and_does_not_hold_up_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_SLOW_S", 0.5)
+    found = start_workers(partial(start_uneven, tmp_path), "ray")
+    tasks = [("", [2 * task, 2 * task + 1]) for task in range(40)]
+    with pytest.warns(UserWarning) as warned:
+        results = [result for _, results in map_tasks(found, tasks) for result in results]
+    assert results == [number**2 for number in range(80)]
+    said = "2 items, [0-9]+ to [0-9]+, are not done after [1-9] s, where as many usually take 0.[0-9] s: another"
+    assert any(re.search(said, str(each.message)) for each in warned)
+    done = {name: (tmp_path / f"by {name}").read_text().split() for name in ("fast", "slow")}
+    assert len(done["slow"]) <= 6 and len(done["fast"]) >= 36  # in turn with it, the slow one would do ten
 
 
 def test_a_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -33,12 +34,30 @@ def fragile(folder: Path, items: list[int]) -> list[int]:
     return square(items)
 
 
+def uneven(folder: Path, items: list[int]) -> list[int]:
+    """Squares; the first process to come takes 50 times as long; writes which process did how many."""
+    try:
+        (folder / "slow").mkdir()
+        (folder / "slow" / str(os.getpid())).touch()
+    except FileExistsError:
+        pass
+    slow = (folder / "slow" / str(os.getpid())).exists()
+    time.sleep((1.0 if slow else 0.02) * len(items))
+    with (folder / ("by slow" if slow else "by fast")).open("a") as file:
+        file.write(f"{len(items)}\n")
+    return square(items)
+
+
 def start_square() -> Callable[[list[int]], list[int]]:
     return square
 
 
 def start_fragile(folder: Path) -> Callable[[list[int]], list[int]]:
     return partial(fragile, folder)
+
+
+def start_uneven(folder: Path) -> Callable[[list[int]], list[int]]:
+    return partial(uneven, folder)
 
 
 def start_none() -> Callable[[list[int]], list[int]]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from angulus.core.checks import InputError
-from angulus.core.contract import TEMPLATES, template_points
+from angulus.core.templates import TEMPLATES, template_points
 from angulus.data.faces.align import align, residual, similarity, transform, warp
 
 TEMPLATE = np.array(TEMPLATES["five_points"])

@@ -29,7 +29,7 @@ from angulus import data as data_package
 from angulus.cli.prepare import prepare_app
 from angulus.core import workers
 from angulus.core.checks import InputError
-from angulus.core.contract import template_points
+from angulus.core.templates import template_points
 from angulus.core.workers import Died
 from angulus.data.decode import decode
 from angulus.data.faces import face_page, face_report, mtcnn_nets

@@ -44,6 +44,13 @@ def test_within_one_set(vectors: np.ndarray) -> None:
         assert score == pytest.approx(exact[pair], abs=1e-12)
 
 
+def test_probes_in_blocks_find_the_same(vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = Cells(vectors, count=40)
+    within, across = found(cells, 0.9), found(cells, 0.9, vectors.copy())
+    monkeypatch.setattr("angulus.evaluation.scoring.cells._PROBES", 70)
+    assert found(cells, 0.9) == within and found(cells, 0.9, vectors.copy()) == across
+
+
 def test_one_cell_and_chosen_rows_find_all(vectors: np.ndarray) -> None:
     rows, others = np.arange(3, 600, 2), np.arange(0, 600, 3)
     exact = loop(vectors, vectors, 0.9)
@@ -57,7 +64,7 @@ def test_one_cell_and_chosen_rows_find_all(vectors: np.ndarray) -> None:
 
 def test_a_view_of_the_probes(vectors: np.ndarray) -> None:
     turned = vectors[:, ::-1].copy()
-    cells = Cells(turned, count=4)  # as many as are visited
+    cells = Cells(turned, count=16)  # as many as are visited
     assert found(cells, 0.95, vectors, view=lambda rows: rows[:, ::-1]).keys() == loop(turned, turned, 0.95).keys()
 
 

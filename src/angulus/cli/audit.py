@@ -57,7 +57,11 @@ def audit(
     engine: Engine = "local",
     ray_address: RayAddress = None,
 ) -> None:
-    """Find duplicates, overlaps with other data sets and wrong labels; write a card and removal lists."""
+    """Find duplicates, overlaps with other data sets and wrong labels; write a card and removal lists.
+
+    What it knows of each image is in temporary files in TMPDIR, 0.35 KB per image. Memory: 0.25 KB per image while it
+    reads records, most of it their names, and less than 0.1 KB per image otherwise.
+    """
     from angulus.data.audit import AuditSet, AuditSettings, apply_removals, check_free
     from angulus.data.audit import audit as run
     from angulus.data.sources import SourceOptions, kind_of

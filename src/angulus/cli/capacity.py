@@ -42,6 +42,10 @@ def capacity(
     embed_images_per_s: Annotated[
         float | None, typer.Option(help="Images that one GPU embeds per second.", show_default=False)
     ] = None,
+    core_images_per_s: Annotated[
+        float | None,
+        typer.Option(help="Images that one core reads, decodes and augments per second.", show_default=False),
+    ] = None,
     teraflops: Annotated[
         float | None, typer.Option(help="10^12 operations per second of one GPU in products.", show_default=False)
     ] = None,

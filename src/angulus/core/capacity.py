@@ -70,6 +70,7 @@ class Plan:
         update_in_backward: whether class weights are updated within backward (`head.update_in_backward`).
         images_per_s: that one GPU trains without the head; from a training with few classes.
         embed_images_per_s: that one GPU embeds.
+        core_images_per_s: that one core reads, decodes and augments; see benchmarks/loading.py.
         teraflops: 10^12 operations per second that one GPU reaches in products of b·R rows with class weights.
         network_gb_per_s: 10^9 bytes per second that one GPU sends to others.
         disk_mb_per_s: 10^6 bytes per second that all processes together write; see benchmarks/checkpoint.py.
@@ -86,6 +87,7 @@ class Plan:
     update_in_backward: bool = False
     images_per_s: float | None = None
     embed_images_per_s: float | None = None
+    core_images_per_s: float | None = None
     teraflops: float | None = None
     network_gb_per_s: float | None = None
     disk_mb_per_s: float | None = None
@@ -185,16 +187,14 @@ def _time(plan: Plan) -> list[Line]:
         step = sum(value for *_, value in parts)
         hours += steps * step * plan.gpus / 3600
         lines += [Line(*part, "s") for part in parts]
+        images_per_s = plan.gpus * plan.batch_size / step
         lines += [
             Line("training", "steps · their sum", steps * step, "s"),
             Line("training", "R · hours", hours, "GPU h"),
-            Line(
-                "images read and decoded to keep all GPUs busy",
-                "R b / step",
-                plan.gpus * plan.batch_size / step,
-                "images/s",
-            ),
+            Line("images read and decoded to keep all GPUs busy", "R b / step", images_per_s, "images/s"),
         ]
+        if plan.core_images_per_s:
+            lines.append(Line("cores for that", "their number / a core's", images_per_s / plan.core_images_per_s, ""))
     if plan.embed_images_per_s:
         embed = plan.images / plan.embed_images_per_s
         lines += [

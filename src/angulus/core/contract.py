@@ -9,24 +9,17 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, cast, get_args
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from angulus.core import checks
 from angulus.core.checks import InputError
+from angulus.core.templates import TEMPLATES, image_size
 
 Colour = Literal["rgb", "bgr", "grey"]
 Normalize = Literal["fixed", "per_image", "mean_image"]
 Template = Literal["five_points"]
 Flip = Literal["none", "sum", "concat"]
-
-# Positions (x, y) of a face's eyes, nose and mouth corners (the image's left first) in a crop of TEMPLATE_SIDE².
-TEMPLATES: dict[str, tuple[tuple[float, float], ...]] = {
-    "five_points": ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)),
-}
-TEMPLATE_SIDE = 112
 
 _TO = "-to-"  # in the name of mapped vectors
 _MAPPED = re.compile(r"(.+)-by-([0-9a-f]{8})-to-(.+)")
@@ -77,7 +70,7 @@ class Contract:
         if self.template is not None:
             checks.choice("input.template", self.template, TEMPLATES)
         if self.size is not None:
-            object.__setattr__(self, "size", _size(self.size))  # JSON knows lists only
+            object.__setattr__(self, "size", image_size(self.size))  # JSON knows lists only
         unused = {"fixed": (), "per_image": ("mean", "scale"), "mean_image": ("mean",)}[self.normalize]
         for name in unused:
             if getattr(self, name) != 127.5:
@@ -166,22 +159,6 @@ class Preprocessing(nn.Module):
     def features(self, network: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
         """Features [B, d] of images, joined with those of their mirror images by the flip rule ("concat": [B, 2 d])."""
         return self.contract.features(network, pixels, self.mean_image)
-
-
-def template_points(template: str, height: int, width: int) -> NDArray[np.float64]:
-    """Positions of a face's landmarks in a crop of `height` x `width` pixels: [5, 2], x and y.
-
-    The template, made for 112x112, scales with the longer side; the shorter side is cut equally at both ends. So 112x96
-    is 112x112 without 8 columns on the left and on the right.
-
-    >>> template_points("five_points", 112, 96)[0].round(4).tolist()
-    [30.2946, 51.6963]
-    """
-    checks.choice("template", template, TEMPLATES)
-    height, width = _size((height, width))
-    side = max(height, width)
-    points = np.array(TEMPLATES[template], dtype=np.float64) * (side / TEMPLATE_SIDE)
-    return points - np.array([side - width, side - height]) / 2
 
 
 def fingerprint(sha256: str, content: Mapping[str, Any]) -> str:
@@ -306,10 +283,3 @@ def _spread(value: float | tuple[float, ...], pixels: Tensor) -> Tensor | float:
     if not isinstance(value, tuple):
         return value
     return torch.tensor(value, dtype=pixels.dtype, device=pixels.device).view(-1, *[1] * (pixels.ndim - 2))
-
-
-def _size(size: object) -> tuple[int, int]:
-    if not isinstance(size, list | tuple) or len(size) != 2:
-        raise InputError(f"input.size must be two whole numbers, height and width; got {size!r}")
-    height, width = (checks.integer("input.size", side, low=1) for side in size)
-    return height, width

@@ -9,6 +9,7 @@ All results come to the process that gave the tasks, which writes them: what is 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -16,6 +17,7 @@ import os
 import pickle
 import signal
 import socket
+import statistics
 import sys
 import threading
 import time
@@ -37,6 +39,8 @@ _TRIES = 3  # of an item alone
 _RETRIES = 3  # Ray's, of a task whose process or machine is lost
 _KNOCK_S = 20.0  # to wait for the first answer of a cluster
 _COUNT_S = 10.0  # how long a count of a cluster's cores, which may grow, is used
+_SLOW_S, _SLOW_TIMES = 10.0, 5  # a task is slow after this long, and this many times the median of the last tasks
+_LAST = 64  # tasks
 
 Kept = TypeVar("Kept")
 Item = TypeVar("Item")
@@ -202,6 +206,8 @@ class _RayWorkers(Generic[Item, Made]):
             self._connect(workers, address or os.environ.get("RAY_ADDRESS") or "local")
         self._remote = self._ray.remote(_work_on_ray)
         self._token, self._started = uuid.uuid4().hex, self._ray.put(start)
+        self._running: dict[Any, Any] = {}  # what will be the results of a task: what will be its seconds
+        self._seconds: deque[float] = deque(maxlen=_LAST)  # of the last tasks
         self._ahead, self._counted = 0, -_COUNT_S
 
     def _connect(self, workers: int | None, address: str) -> None:
@@ -230,17 +236,50 @@ class _RayWorkers(Generic[Item, Made]):
         return self._ahead
 
     def submit(self, items: list[Item]) -> Callable[[], list[Made | Died]]:
-        reference = self._submit(items, _RETRIES)
+        copies = [self._submit(items)]
 
         def results() -> list[Made | Died]:
-            made = self._get(reference)
+            made = self._get(self._first(copies, items))
+            for copy in copies:
+                seconds = self._running.pop(copy)
+                if made is not None and len(copies) == 1:
+                    self._seconds.append(self._ray.get(seconds))
             return [self._try_alone(item) for item in items] if made is None else made
 
         return results
 
-    def _submit(self, items: list[Item], retries: int) -> Any:
+    def _submit(self, items: list[Item], **options: Any) -> Any:
         # in a list, the reference is not replaced by what it refers to, which a process needs once
-        return self._remote.options(num_cpus=1, max_retries=retries).remote(self._token, [self._started], items)
+        asked = self._remote.options(**({"num_cpus": 1, "num_returns": 2, "max_retries": _RETRIES} | options))
+        made, seconds = asked.remote(self._token, [self._started], items)
+        self._running[made] = seconds
+        return made
+
+    def _first(self, copies: list[Any], items: list[Item]) -> Any:
+        """Wait for a task. If it is slow, say so and have it done by another process too: what ends first counts."""
+        started, wait_s = time.monotonic(), _SLOW_S
+        while not (ended := self._ray.wait(copies, timeout=wait_s)[0]):
+            waited, usual = time.monotonic() - started, self._usual_seconds()
+            if waited < _SLOW_TIMES * usual or not usual:
+                wait_s = max(_SLOW_TIMES * usual - waited, _SLOW_S)
+                continue
+            if len(copies) == 1:
+                copies.append(self._submit(items, scheduling_strategy="SPREAD"))
+            first, *_, last = [f"{getattr(item, 'id', item)!r}" for item in items] * 2
+            which = f"{first} is" if len(items) == 1 else f"{len(items):,} items, {first} to {last}, are"
+            fact = f"{which} not done after {waited:,.0f} s, where as many usually take {usual:,.1f} s"
+            checks.warn(f"{fact}: another process of the cluster does the same, and the first result counts")
+            wait_s = waited  # until the next sentence
+        return ended[0]
+
+    def _usual_seconds(self) -> float:
+        """The median time of the last tasks that have ended; 0 if none has."""
+        running = [*self._running.values()]
+        seconds = [*self._seconds]
+        for reference in self._ray.wait(running, num_returns=len(running), timeout=0)[0]:
+            with contextlib.suppress(self._ray.exceptions.RayError):  # its results say what went wrong
+                seconds.append(self._ray.get(reference))
+        return statistics.median(seconds) if seconds else 0.0
 
     def _get(self, reference: Any) -> Any:
         """A task's results; None if its process died, for the last time."""
@@ -257,7 +296,9 @@ class _RayWorkers(Generic[Item, Made]):
 
     def _try_alone(self, item: Item) -> Made | Died:
         for _ in range(_TRIES):
-            made = self._get(self._submit([item], 0))
+            copy = self._submit([item], max_retries=0)
+            made = self._get(copy)
+            del self._running[copy]
             if made is not None:
                 return made[0]  # type: ignore[no-any-return]
         return Died()
@@ -310,9 +351,12 @@ def _work_here(items: list[Any]) -> list[Any]:
         raise
 
 
-def _work_on_ray(token: str, started: list[Any], items: list[Any]) -> list[Any]:
+def _work_on_ray(token: str, started: list[Any], items: list[Any]) -> tuple[list[Any], float]:
+    """The results, and the seconds that they took."""
+    began = time.monotonic()
     if token not in _works:
         import ray  # type: ignore[import-not-found, unused-ignore]
 
         _begin_work(token, ray.get(started[0]))
-    return _works[token](items)
+    made = _works[token](items)
+    return made, time.monotonic() - began

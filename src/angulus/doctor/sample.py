@@ -13,7 +13,7 @@ from torch import Tensor
 
 from angulus.core import checks
 from angulus.core.checks import InputError
-from angulus.core.contract import TEMPLATE_SIDE, template_points
+from angulus.core.templates import TEMPLATE_SIDE, template_points
 from angulus.data import decode
 from angulus.data.faces import align
 from angulus.data.records import Records, Row

@@ -186,16 +186,16 @@ _Image = torch.Tensor | NDArray[np.float32] | InputError  # pixels or, from a cl
 _Begun = tuple[str, Callable[[], list[_Image]] | None]
 
 
-def _start(model: Embeds) -> Callable[[list[bytes]], list[_Image]]:
+def _start(model: Embeds) -> Callable[[list[Row]], list[_Image]]:
     return partial(_embed_images, model)
 
 
-def _embed_images(model: Embeds, images: list[bytes]) -> list[_Image]:
+def _embed_images(model: Embeds, rows: list[Row]) -> list[_Image]:
     """The features of encoded images, or why they have none."""
     results: list[_Image] = []
-    for image in images:
+    for row in rows:
         try:
-            results.append(inputs.pixels_of(image, model.config, "the image"))
+            results.append(inputs.pixels_of(row.image, model.config, "the image"))
         except InputError as error:
             results.append(error)
     pixels = [result for result in results if isinstance(result, torch.Tensor)]
@@ -215,7 +215,7 @@ class _Work:
     folder: Path
     ranks: Ranks
     on_parity: Callable[[Parity], None] | None = None
-    cluster: Workers[bytes, _Image] | None = None  # None: this process embeds
+    cluster: Workers[Row, _Image] | None = None  # None: this process embeds
     batches: Iterator[tuple[_Read, _Begun]] = field(default_factory=lambda: iter(()))
     rows: list[tuple[list[Row], str]] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)  # what the reader could not read
@@ -238,7 +238,7 @@ class _Work:
         if not own or _read(self.folder / name, len(rows)) is not None:
             return name, None
         if self.cluster is not None:
-            results = self.cluster.submit([row.image for row in rows])
+            results = self.cluster.submit(rows)
             return name, lambda: [InputError(each.reason) if isinstance(each, Died) else each for each in results()]
         images = [pool.submit(inputs.pixels_of, row.image, self.model.config, "the image") for row in rows]
         return name, lambda: list(map(batching.result_or_reason, images))

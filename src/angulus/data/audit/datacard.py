@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from angulus.data import decode
 from angulus.data.audit.inventory import Inventory
 
 NOT_STATED = "not stated"
@@ -21,7 +22,6 @@ def describe(data: Inventory) -> dict[str, Any]:
     """
     names, counts = np.unique(data.identities[data.identities != ""], return_counts=True)
     quantiles = np.percentile(counts, QUANTILES, method="inverted_cdf").astype(int).tolist() if len(names) else []
-    sizes = Counter(f"{width}x{height}" for width, height in data.sizes.tolist())
     return {
         "source": data.source,
         "kind": data.kind,
@@ -31,13 +31,27 @@ def describe(data: Inventory) -> dict[str, Any]:
         "images_without_identity": int((data.identities == "").sum()),
         "identities_with_one_image": int((counts == 1).sum()),
         "images_per_identity": {f"{q} %": count for q, count in zip(QUANTILES, quantiles, strict=False)},
-        "sizes": dict(sizes.most_common()),
-        "encodings": dict(Counter(data.encodings.tolist()).most_common()),
+        "sizes": {f"{size >> 32}x{size % 2**32}": n for size, n in _most_common(_packed(data.sizes))},
+        "encodings": {decode.KINDS[kind]: n for kind, n in _most_common(data.encodings)},
         "without_landmarks": int((~data.has_landmarks).sum()),
         "without_detector_score": int((~data.has_score).sum()),
         "unreadable": [{"where": item.where, "reason": item.reason} for item in data.unreadable],
         "left_out": [{"where": item.where, "reason": item.reason} for item in data.left_out],
     }
+
+
+def _packed(sizes: NDArray[np.int32]) -> NDArray[np.int64]:
+    """[N] of width and height as one number."""
+    packed = sizes[:, 0].astype(np.int64) << 32
+    packed += sizes[:, 1]
+    return packed
+
+
+def _most_common(values: NDArray[Any]) -> list[tuple[int, int]]:
+    """Numbers and how often they occur, the most frequent first; of equally frequent ones, the first to occur."""
+    numbers, firsts, counts = np.unique(values, return_index=True, return_counts=True)
+    order = np.lexsort((firsts, -counts))
+    return [*zip(numbers[order].tolist(), counts[order].tolist(), strict=True)]
 
 
 def markdown(card: dict[str, Any]) -> str:

@@ -52,7 +52,8 @@ def exact(data: Inventory) -> list[Twins]:
     hashes = data.pixels_hash[order]
     starts = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1]))
     counts = np.diff(starts, append=len(order))
-    groups = [order[start : start + count].tolist() for start, count in zip(starts, counts, strict=True) if count > 1]
+    repeated = np.flatnonzero(counts > 1)
+    groups = [order[starts[k] : starts[k] + counts[k]].tolist() for k in repeated.tolist()]
     twins = []
     for group in sorted(groups):
         first, *others = sorted(group, key=lambda row: _order(data, row))
@@ -180,14 +181,12 @@ class _Search:
         if id(gallery) not in self._cells:
             self._cells[id(gallery)] = Cells(gallery, columns)
         cells = self._cells[id(gallery)]
-        missing = self._sample(own, gallery, columns, threshold, view, within)
+        missing = self._sample(own, gallery, columns, threshold, view, others is None)
         known = len(missing)
         for batch in cells.above(threshold, None if within else own, self.rows, view):
-            for pair in _pairs(iter([batch])):
-                missing.discard(pair[:2])
-                if within:
-                    missing.discard((pair[1], pair[0]))
-                yield pair
+            for one, other, score in _pairs(iter([batch])):
+                missing.discard((min(one, other), max(one, other)) if others is None else (one, other))
+                yield one, other, score
         share = f"{known - len(missing):,} of {known:,} ({1 - len(missing) / known:.1%})" if known else "0 of 0"
         fact = f"{verb!r} was searched for in {cells.count:,} cells of an index, which miss some pairs"
         self.notes.append(f"{fact}: it found {share} of the pairs of {min(SAMPLE, len(self.rows)):,} images with all")
@@ -199,9 +198,9 @@ class _Search:
         columns: NDArray[np.int64],
         threshold: float,
         view: View | None,
-        within: bool,
+        alone: bool,
     ) -> set[tuple[int, int]]:
-        """All pairs of some rows with all others."""
+        """All pairs of some rows with all others; within one set, each pair in one order, with a view or without."""
         chosen = np.sort(np.random.default_rng(0).permutation(len(self.rows))[:SAMPLE])
         rows = self.rows[chosen]
         probes = own[rows] if view is None else view(own[rows])
@@ -209,8 +208,8 @@ class _Search:
         for start in range(0, len(columns), _BLOCK):
             part = columns[start : start + _BLOCK]
             for one, other, _ in _pairs(above(probes, gallery[part], threshold), rows, part):
-                if not within or one != other:
-                    pairs.add((min(one, other), max(one, other)) if within else (one, other))
+                if not alone or one != other:
+                    pairs.add((min(one, other), max(one, other)) if alone else (one, other))
         return pairs
 
 

@@ -169,6 +169,9 @@ def audit(
         if model and other_model and model != other_model:
             raise InputError(f"embeddings of both sets must be of one model; got {model} and {other_model}")
         _compare_across(own, other, both, settings, findings)
+    read = [own] if other is None else [own, other]
+    size = sum(each.on_disk for each in read) / 1e6
+    findings.notes.append(f"facts on {sum(map(len, read)):,} images were in temporary files, {size:,.1f} MB")
     return Audit(_make_card(own, other, vectors is not None, settings, stated or {}, findings), findings.lists)
 
 
@@ -185,7 +188,7 @@ def _compare_within(own: Inventory, vectors: Vectors | None, settings: AuditSett
         return
     means = Means.compute(vectors, own.identities)
     fit = labels.fit(vectors, means, margin=settings.margin, outlier=settings.outlier)
-    ids, identities = own.ids.tolist(), own.identities.tolist()
+    ids, identities = own.ids, own.identities
     wrong, far = [], []
     for image in fit.wrong:
         name = f"{identities[image.row]!r}, but nearer to {image.name!r}"
@@ -249,8 +252,7 @@ def _chance(own: int, others: int, similar_across: int, similar_within: int, cos
 
 def _images_of(own: Inventory, reasons: Mapping[str, str]) -> tuple[Removal, ...]:
     """Every image of the identities, in the order of the set."""
-    rows = zip(own.ids.tolist(), own.identities.tolist(), strict=True)
-    return tuple(Removal(id, reasons[name]) for id, name in rows if name in reasons)
+    return tuple(Removal(own.ids[row], reasons[name]) for row, name in enumerate(own.identities) if name in reasons)
 
 
 def _read_vectors(data: AuditSet, inventory: Inventory) -> tuple[Vectors | None, str]:
@@ -258,7 +260,7 @@ def _read_vectors(data: AuditSet, inventory: Inventory) -> tuple[Vectors | None,
     if data.embeddings is None:
         return None, ""
     embeddings = Embeddings.read(data.embeddings)
-    rows = embeddings.rows(inventory.ids, f"the images of {inventory.source}")
+    rows = embeddings.rows([*inventory.ids], f"the images of {inventory.source}")
     models = [] if embeddings.models is None else np.unique(embeddings.models[rows]).tolist()
     if len(models) > 1:
         rule = f"{data.embeddings} must be of one model"

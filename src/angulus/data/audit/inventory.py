@@ -1,10 +1,15 @@
-"""The facts about a data set that an audit needs, from one pass: names, hashes, signatures and sizes, no images."""
+"""The facts about a data set that an audit needs, from one pass: names, hashes, signatures and sizes, no images.
+
+They are in temporary files, which the system keeps in memory as far as there is room, and which end with the process.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+import struct
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from angulus.core import files
 from angulus.core.checks import InputError
-from angulus.core.formats import text_array
+from angulus.core.formats.columns import object_array
 from angulus.core.workers import Died, map_tasks, start_workers
 from angulus.data import decode
 from angulus.data.records import Records, Row
@@ -26,10 +32,89 @@ _BAND = 256  # rows at a time
 _TASK_ROWS = 64  # examined by a process at a time
 _STEPS = SIDE * (SIDE - 1)  # downward differences, then as many to the right
 _BLOCK = 4096  # signatures at a time
-_FACTS = np.dtype(  # of one image; a hundred million fit in memory
-    [("bytes", "S16"), ("pixels", "S16"), ("thumbnail", "u1", (SIDE, SIDE)), ("size", "<i4", 2)]
-    + [(name, "u1") for name in ("kind", "landmarks", "score")]
-)
+_FACTS = [  # of one image, by the process that decodes it
+    *(("bytes", "S16"), ("pixels", "S16"), ("thumbnail", "u1", (SIDE, SIDE)), ("size", "<i4", 2)),
+    *((name, "u1") for name in ("kind", "landmarks", "score")),
+]
+_ROW = np.dtype([*_FACTS, ("identity", "<i4"), ("end", "<i8")])  # the number of its name, and where its id ends
+_RECENT = 2**12  # ids
+
+
+class Texts(Sequence[str]):
+    """N texts in a file."""
+
+    def __init__(self, letters: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
+        self._letters, self._ends = letters, ends  # all of them, as UTF-8; [N] where each ends
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, row: Any) -> Any:
+        start = int(self._ends[row - 1]) if row else 0
+        return self._letters[start : int(self._ends[row])].tobytes().decode("utf-8", "surrogatepass")
+
+
+class _Seen:
+    """Ids that have come, as digests: 16 bytes for each, and while they are merged, 40."""
+
+    def __init__(self) -> None:
+        self._sorted, self._recent = np.empty(0, "S16"), set[bytes]()
+
+    def add(self, id: str) -> bool:
+        """Whether an id is new."""
+        digest = _hash(id.encode("utf-8", "surrogatepass")).rstrip(b"\0")  # as NumPy gives them back
+        place = int(np.searchsorted(self._sorted, digest))
+        if digest in self._recent or (place < len(self._sorted) and self._sorted[place] == digest):
+            return False
+        self._recent.add(digest)
+        if len(self._recent) >= max(_RECENT, len(self._sorted) // 64):
+            recent = np.sort(np.array([*self._recent], "S16"))
+            self._sorted = np.concatenate([self._sorted, recent])
+            self._sorted.sort(kind="stable")  # which merges two sorted runs
+            self._recent.clear()
+        return True
+
+
+class _Facts:
+    """Temporary files that rows are written to."""
+
+    def __init__(self) -> None:
+        with _writing():  # the files end with what is mapped from them
+            self._rows, self._ids = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
+        self.count = self._letters = 0
+        self._numbers: dict[str, int] = {}  # of the identities
+
+    def add(self, id: str, identity: str, facts: bytes) -> None:
+        letters = id.encode("utf-8", "surrogatepass")
+        self._letters += len(letters)
+        self.count += 1
+        number = self._numbers.setdefault(identity, len(self._numbers))
+        with _writing():
+            self._ids.write(letters)
+            self._rows.write(facts + struct.pack("<iq", number, self._letters))
+
+    @property
+    def size(self) -> int:
+        return self.count * _ROW.itemsize + self._letters
+
+    def read(self) -> tuple[NDArray[Any], Texts, NDArray[np.str_]]:
+        """All rows, which stay in the files; their ids; and their identities."""
+        with _writing():
+            for file in (self._rows, self._ids):
+                file.flush()
+        rows, letters = (
+            np.asarray(np.memmap(file, dtype, "r")) for file, dtype in ((self._rows, _ROW), (self._ids, "u1"))
+        )
+        return rows, Texts(letters, rows["end"]), object_array([*self._numbers])[rows["identity"]]
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Errors of temporary files as sentences."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(files.sentence(error, f"a temporary file in {tempfile.gettempdir()}")) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,17 +140,18 @@ class Inventory:
     source: str
     kind: str
     about: dict[str, Any]  # the description of records; empty for other formats
-    ids: NDArray[np.str_]  # [N] of str, unique
-    identities: NDArray[np.str_]  # [N] of str; "" if unknown
+    ids: Sequence[str]  # [N], unique
+    identities: NDArray[np.str_]  # [N] of str, of which equal ones are one object; "" if unknown
     bytes_hash: NDArray[np.bytes_]  # [N] a hash of each file
     pixels_hash: NDArray[np.bytes_]  # [N] a hash of each image's pixels and shape, regardless of encoding
     signatures: Rows  # [N, 480], see `signature`; zeros for an image without contrast
-    sizes: NDArray[np.int64]  # [N, 2] width and height, upright
-    encodings: NDArray[np.str_]  # [N] of str, such as "JPEG"
+    sizes: NDArray[np.int32]  # [N, 2] width and height, upright
+    encodings: NDArray[np.uint8]  # [N] positions in `decode.KINDS`
     has_landmarks: NDArray[np.bool_]  # [N] of bool
     has_score: NDArray[np.bool_]
     unreadable: tuple[LeftOut, ...]  # rows whose image cannot be decoded
     left_out: tuple[LeftOut, ...]  # what the source's reader left out, and rows whose id occurred before
+    on_disk: int = 0  # bytes of the temporary files
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -85,7 +171,7 @@ def take_inventory(
     ray_address: str | None = None,
     on_image: Callable[[int], None] | None = None,
 ) -> Inventory:
-    """Read a data set once, decoding each image; keeps about 0.65 KB per image, and 0.75 KB meanwhile.
+    """Read a data set once, decoding each image; docs/cluster.md says how much memory and disk it takes.
 
     Args:
         source, kind, options: as `sources.read_source` takes them.
@@ -94,45 +180,41 @@ def take_inventory(
     """
     items = read_source(source, kind, options)
     kind = kind or kind_of(source)
-    facts = bytearray()
-    ids: list[str] = []
-    identities: list[str] = []
-    known: dict[str, str] = {}  # so that equal names are one object
     unreadable: list[LeftOut] = []
     left_out: list[LeftOut] = []
     done = 0
+    facts = _Facts()
     with contextlib.closing(start_workers(_start, engine, workers, ray_address, usual=1)) as pool:
         for task, results in map_tasks(pool, _tasks(items, left_out)):
             for (id, identity), result in zip(task, results, strict=True):
                 if isinstance(result, bytes):
-                    facts += result
-                    ids.append(id)
-                    identities.append(known.setdefault(identity, identity))
+                    facts.add(id, identity, result)
                 else:
                     unreadable.append(LeftOut(id, result.reason if isinstance(result, Died) else result))
             done += len(task)
             if on_image is not None:
                 on_image(done)
-    if not facts:
+    if not facts.count:
         first = next(iter([*unreadable, *left_out]), None)
         why = f"; the first left out is {first.where}: {first.reason}" if first else ""
         raise InputError(f"{source} must hold images to audit; read as {kind}, it gave none{why}")
-    columns = np.frombuffer(facts, _FACTS)
+    rows, ids, identities = facts.read()
     return Inventory(
         str(source),
         kind,
         Records(source).about if kind == "records" else {},
-        text_array(ids),
-        text_array(identities),
-        columns["bytes"],
-        columns["pixels"],
-        Signatures(columns["thumbnail"]),
-        columns["size"].astype(np.int64),
-        np.array(decode.KINDS)[columns["kind"]],
-        columns["landmarks"].astype(bool),
-        columns["score"].astype(bool),
+        ids,
+        identities,
+        rows["bytes"],
+        rows["pixels"],
+        Signatures(rows["thumbnail"]),
+        rows["size"],
+        rows["kind"],
+        rows["landmarks"].view(bool),
+        rows["score"].view(bool),
         tuple(unreadable),
         tuple(left_out),
+        facts.size,
     )
 
 
@@ -140,15 +222,14 @@ def _tasks(
     items: Iterable[Row | LeftOut], left_out: list[LeftOut]
 ) -> Iterator[tuple[list[tuple[str, str]], list[Row]]]:
     """A few rows at a time, and their ids and identities; what is left out is appended to `left_out`."""
-    ids: set[str] = set()
+    seen = _Seen()
     rows: list[Row] = []
     for item in items:
         if isinstance(item, LeftOut):
             left_out.append(item)
-        elif item.id in ids:
+        elif not seen.add(item.id):
             left_out.append(LeftOut(item.id, "the source has a row of this id before it"))
         else:
-            ids.add(item.id)
             rows.append(item)
         if len(rows) == _TASK_ROWS:
             yield [(row.id, row.identity) for row in rows], rows

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from angulus.core import checks, extras
 from angulus.core.checks import InputError
-from angulus.core.contract import template_points
+from angulus.core.templates import template_points
 from angulus.data.decode import decode
 from angulus.data.faces.detector import Detector, Faces, Image, areas
 from angulus.data.records import Row
@@ -42,7 +42,7 @@ class Crops:
         min_score: the detector's lowest confidence, in [0, 1].
         min_size: the smallest width and height of the face's box, in pixels of the photo, >= 0.
         encoding: of the crop; JPEG of quality 95, or PNG, which is lossless.
-        template: one of `angulus.core.contract.TEMPLATES`.
+        template: one of `angulus.core.templates.TEMPLATES`.
     """
 
     height: int = 112

@@ -26,7 +26,8 @@ from angulus.evaluation.scoring.counts import PairBatch, above
 Vectors = NDArray[np.floating[Any]]
 View = Callable[[Vectors], Vectors]
 
-VISITS = 4
+VISITS = 8  # of a probe; docs/cluster.md has what other numbers find and cost
+_PROBES = 2**22  # probes at a time: their places take 16 bytes per visit
 _PER_CELL = 32  # rows that a centre is computed from
 _ROUNDS = 5  # of k-means
 _BLOCK = 2**25  # scores of rows and centres at a time
@@ -51,7 +52,7 @@ class Cells:
         Args:
             vectors: [N, d], in memory, on disk or computed; rows need not have unit length.
             rows: [M] those to take; None: all.
-            count: of cells, >= 1; None: sqrt(4 M).
+            count: of cells, >= 1; None: sqrt(8 M).
             seed: of the rows that the centres are computed from.
         """
         from sklearn.cluster import KMeans
@@ -79,6 +80,9 @@ class Cells:
     ) -> Iterator[PairBatch]:
         """Pairs of a probe and a row in one of its nearest cells whose exact score is >= threshold.
 
+        Probes that are the rows themselves visit 8 cells, and a pair is found if one of both visits the other's; other
+        probes visit 16.
+
         Args:
             threshold: a number.
             probes: [P, d]; None: the rows themselves. Without a view, none of these is then paired with itself, and a
@@ -87,22 +91,24 @@ class Cells:
             view: what to make of probes before they are compared, such as mirroring, with as many rows; None: nothing.
         """
         within = probes is None and view is None
+        visits = min(self.count, VISITS if probes is None or probes is self.vectors else 2 * VISITS)
         probes = self.vectors if probes is None else probes
         rows = np.arange(len(probes)) if rows is None else rows
         if within:
             rows = self._members.rows
-        visitors = _Groups(self._nearest(probes, rows, min(VISITS, self.count), view), rows, self.count)
-        for cell in range(self.count):
-            members, visiting = self._members.of(cell), visitors.of(cell)
-            if not len(members):
-                continue
-            own = self.vectors[members]
-            if within:
-                visiting = np.setdiff1d(visiting, members, assume_unique=True)
-                yield from _renamed(above(own, None, threshold), members, members)
-            if len(visiting):
-                theirs = probes[visiting] if view is None else view(probes[visiting])
-                yield from _renamed(above(theirs, own, threshold), visiting, members)
+        for start in range(0, len(rows), _PROBES):
+            part = rows[start : start + _PROBES]
+            visitors = _Groups(self._nearest(probes, part, visits, view), part, self.count)
+            for cell in range(self.count):
+                members, visiting = self._members.of(cell), visitors.of(cell)
+                if within:
+                    visiting = np.setdiff1d(visiting, members, assume_unique=True)
+                own = self.vectors[members]
+                if within and not start and len(members):
+                    yield from _renamed(above(own, None, threshold), members, members)
+                if len(visiting) and len(members):
+                    theirs = probes[visiting] if view is None else view(probes[visiting])
+                    yield from _renamed(above(theirs, own, threshold), visiting, members)
 
     def _nearest(self, vectors: Rows, rows: NDArray[np.int64], visits: int, view: View | None) -> NDArray[np.int32]:
         """[K, visits]: the nearest cells of rows."""
