@@ -28,7 +28,7 @@ LEAST_STEPS = 100  # that they must stay close: a short training has not separat
 SETTLED = 0.25  # the share of the training that class weights have to separate, and a loss to start to fall
 NEAR = 0.02  # of a loss: the same
 STALLED = 10  # logs whose mean loss is compared with that of the ten before
-FALLEN = 0.8  # the share of its loss at the report below which a training has recovered
+FALLEN = 0.9  # the share of its loss at the report below which a training has recovered
 # looks in a row until a sign counts, and steps from the first to the last of them; "locked" looks back by itself
 STAYS = {"collapse": (5, 40), "stuck": (2, 0), "locked": (1, 0), "recovered": (2, 0)}
 MOST_ROWS = 20_000  # of class weights whose angles are computed
