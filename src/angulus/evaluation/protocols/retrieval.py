@@ -30,7 +30,7 @@ CHOICES = {"ties": TIES, "ap": AP_RULES}
 KS = (1, 10, 100)
 RANKS = (1, 5, 10)
 MOST_CLASSES = 200  # that a table shows; the samples hold any number
-MATES = 2**21  # matches whose ranks are counted in one pass over the gallery
+MATES = 2**19  # matches whose ranks are counted in one pass over the gallery
 SHOWN, NEIGHBOURS = 32, 10  # queries kept with their nearest images, half of them the worst
 MEASURED = (
     *sides.MEASURED,
