@@ -43,7 +43,7 @@ before = tasks()
 for name, use in uses.items():
     use()
     end = time.monotonic() + 2
-    while tasks() > before and time.monotonic() < end:  # a thread that was joined is listed until the kernel has ended it
+    while tasks() > before and time.monotonic() < end:  # a joined thread is listed until it has ended
         time.sleep(0.01)
     print(name, tasks() - before, sep=": ", flush=True)
 """

@@ -7,6 +7,7 @@ Rank 0 writes the worst difference of every comparison to RESULTS, as JSON.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import json
@@ -14,7 +15,6 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -41,7 +41,7 @@ SIZE, CLASSES = ranks.SIZE, ranks.CLASSES
 MOVING = losses.cm_softmax(gamma="auto", lower=3, upper=9) + losses.center_loss(0.1)
 
 
-@contextmanager
+@contextlib.contextmanager
 def watched() -> Iterator[None]:
     """Fail where a GPU would be waited for; what the hosts tell each other is on the hosts."""
 
@@ -232,11 +232,9 @@ def findings_of_one_rank_alone(rank: int, count: int) -> float:
         deferred.remember_gradient(head.weight, torch.full((1, SIZE), 1e6))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        try:
+        with contextlib.suppress(UserWarning if rank == 0 else InputError):
             head(features, mine)
             worst = 1.0
-        except (UserWarning if rank == 0 else InputError):
-            pass
     return max(worst, 0.0 if bool(head(features, mine).isfinite()) else 1.0)
 
 

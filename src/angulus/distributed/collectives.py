@@ -9,7 +9,6 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import _get_process_group_store
 from torch.nn import Parameter
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -91,8 +90,10 @@ def _host_group(ranks: Ranks) -> Any:
     if "cpu" in dist.get_backend_config(group):
         return group
     if group not in _HOSTS:
-        store = dist.PrefixStore("angulus hosts", _get_process_group_store(group))
-        _HOSTS[group] = dist.ProcessGroupGloo(store, ranks.rank, ranks.count)
+        from torch.distributed import distributed_c10d as c10d  # not in every build
+
+        store = c10d.PrefixStore("angulus hosts", c10d._get_process_group_store(group))
+        _HOSTS[group] = dist.ProcessGroupGloo(store, ranks.rank, ranks.count, c10d.default_pg_timeout)
     return _HOSTS[group]
 
 
