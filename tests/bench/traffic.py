@@ -11,6 +11,8 @@ import torch.distributed as dist
 import angulus
 from angulus import losses
 from angulus.core import capacity
+from angulus.distributed.runtime import Ranks
+from angulus.heads import deferred
 
 ROWS, SIZE = 5, 7
 FIXED = losses.arcface(16, 0.5)
@@ -27,7 +29,7 @@ CASES = [
 def main(rank: int, count: int, rendezvous: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=count)
     sent = 0.0
-    all_to_all, all_reduce, all_gather = dist.all_to_all_single, dist.all_reduce, dist.all_gather
+    all_to_all, all_reduce, gather_numbers = dist.all_to_all_single, dist.all_reduce, deferred.gather_numbers
 
     def exchanged(out: Any, rows: Any, receive: Any, send: list[int], group: Any = None) -> Any:
         nonlocal sent
@@ -39,12 +41,12 @@ def main(rank: int, count: int, rendezvous: str) -> None:
         sent += 2 * value.nbytes * (count - 1) / count
         return all_reduce(value, group=group)
 
-    def gathered(parts: Any, own: Any, group: Any = None) -> Any:
+    def gathered(numbers: list[int], ranks: Ranks) -> list[list[int]]:
         nonlocal sent
-        sent += own.nbytes * (count - 1)
-        return all_gather(parts, own, group=group)
+        sent += 8 * len(numbers) * (count - 1)
+        return gather_numbers(numbers, ranks)
 
-    dist.all_to_all_single, dist.all_reduce, dist.all_gather = exchanged, reduced, gathered
+    dist.all_to_all_single, dist.all_reduce, deferred.gather_numbers = exchanged, reduced, gathered
     for objective, loss in CASES:
         head = angulus.ShardedHead(SIZE, 12, objective)
         features = torch.randn(ROWS, SIZE, requires_grad=True)

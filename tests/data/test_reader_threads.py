@@ -17,7 +17,7 @@ from angulus.evaluation.lists import text
 from data.pictures import png
 
 READ = """
-import io, os, sys
+import io, os, sys, time
 from pathlib import Path
 import pyarrow as pa, pyarrow.csv, pyarrow.parquet as pq
 from angulus.core.formats import parquet
@@ -42,6 +42,9 @@ uses = {
 before = tasks()
 for name, use in uses.items():
     use()
+    end = time.monotonic() + 2
+    while tasks() > before and time.monotonic() < end:  # a joined thread is listed until it has ended
+        time.sleep(0.01)
     print(name, tasks() - before, sep=": ", flush=True)
 """
 
@@ -95,3 +98,20 @@ def test_a_table_is_read_in_blocks_of_whole_lines(tmp_path: Path, monkeypatch: p
             assert [
                 f"{name} {number}" for name, number in zip(found["name"], found["number"].tolist(), strict=True)
             ] == lines
+
+
+def test_where_a_block_ends_changes_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "t.tsv"
+    layout = text.Layout(["a", "b"], {"a": str, "b": str}, "\t", True)
+    for content in (
+        b"first\tsecond\na\tb\nc\td\n",
+        b"a\tb\r\nx\t\r\n\t\r\n\t\r\n\r\n",
+        b"\xef\xbb\xbfa\tb\n\t\n\n\ne\tf",
+    ):
+        path.write_bytes(content)
+        _, *lines = content.decode("utf-8-sig").splitlines()
+        rows = [line.split("\t") for line in lines if line]
+        for size in range(7, 30):
+            monkeypatch.setattr(text, "_BLOCK", size)
+            found = text.read_table(path, layout)
+            assert [list(row) for row in zip(found["a"], found["b"], strict=True)] == rows

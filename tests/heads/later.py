@@ -7,13 +7,14 @@ Rank 0 writes the worst difference of every comparison to RESULTS, as JSON.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import inspect
 import json
 import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,7 +29,7 @@ from angulus import DenseHead, InputError, ShardedHead, losses
 from angulus.distributed.collectives import gather_numbers
 from angulus.distributed.launch import end_process
 from angulus.distributed.runtime import Ranks
-from angulus.heads import deferred, sharded
+from angulus.heads import deferred
 from angulus.losses import Objective
 from angulus.losses.roles import Penalty
 from angulus.losses.weighting import HardMining
@@ -40,7 +41,7 @@ SIZE, CLASSES = ranks.SIZE, ranks.CLASSES
 MOVING = losses.cm_softmax(gamma="auto", lower=3, upper=9) + losses.center_loss(0.1)
 
 
-@contextmanager
+@contextlib.contextmanager
 def watched() -> Iterator[None]:
     """Fail where a GPU would be waited for; what the hosts tell each other is on the hosts."""
 
@@ -48,7 +49,7 @@ def watched() -> Iterator[None]:
         with torch._C.DisableTorchFunction(), torch.utils._python_dispatch._disable_current_modes():
             return gather_numbers(numbers, of)
 
-    sharded.gather_numbers = deferred.gather_numbers = on_hosts
+    deferred.gather_numbers = on_hosts
     with NoRead(), NoWait():
         yield
 
@@ -217,16 +218,41 @@ def what_hosts_know_is_refused_at_once(rank: int, count: int) -> float:
     return max(worst, 0.0 if bool(head(features, mine).isfinite()) else 1.0)
 
 
+def findings_of_one_rank_alone(rank: int, count: int) -> float:
+    """A bad batch in eval mode, where a dense head's ranks are on their own, and a warning that is an error."""
+    inputs, labels, owned = ranks.batch(count)
+    features, mine = inputs[owned[rank], :SIZE], labels[owned[rank]]
+    head = DenseHead(SIZE, CLASSES, MOVING).synchronize()
+    head.eval()
+    head(features, torch.full_like(mine, CLASSES) if rank == 0 else mine)
+    head.train()
+    said = "got 7 at row 0" if rank == 0 else "rank 0 refused its batch or an earlier one"
+    worst = ranks.refused(lambda: head(features, mine), said)
+    if rank == 0:
+        deferred.remember_gradient(head.weight, torch.full((1, SIZE), 1e6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with contextlib.suppress(UserWarning if rank == 0 else InputError):
+            head(features, mine)
+            worst = 1.0
+    return max(worst, 0.0 if bool(head(features, mine).isfinite()) else 1.0)
+
+
 def hosts_have_a_group_of_their_own(rank: int, count: int) -> float:
-    """Where the process group is for GPUs alone, another is made, once."""
-    for_gpus = dist.new_group(backend="cuda:gloo")
-    found = [gather_numbers([rank, 7], Ranks(rank, count, for_gpus)) for _ in range(2)]
+    """Where the process group is for GPUs alone, another is made, once, in the order of its ranks."""
+    dist.new_group([0])  # so that the ranks know of different numbers of groups
+    other_order = {"sort_ranks": False} if "sort_ranks" in inspect.signature(dist.new_group).parameters else {}
+    for_gpus = dist.new_group(list(range(count))[::-1], backend="cuda:gloo", **other_order)
+    here = Ranks.here(for_gpus)
+    with torch.device("meta"):  # hosts talk by the CPU whatever the default device is
+        found = [gather_numbers([here.rank, 7], here) for _ in range(2)]
     return 0.0 if found == [[[other, 7] for other in range(count)]] * 2 else 1.0
 
 
 CHECKS: tuple[Callable[[int, int], float], ...] = (
     bad_batches,
     findings_that_arrive_on_one_rank_first,
+    findings_of_one_rank_alone,
     what_hosts_know_is_refused_at_once,
     hosts_have_a_group_of_their_own,
     ranks.sum_and_none,

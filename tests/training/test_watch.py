@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,6 +140,17 @@ def test_a_training_that_recovers_is_reported_too() -> None:
     assert f"fallen from {loss:.3g} to" in recovered.sentence and f"step {stuck.step}" in recovered.sentence
     assert [finding.sign for finding in looked(0.95, 0.2)] == ["stuck"]
     assert [finding.sign for finding in looked(0.3, -0.5)] == ["stuck"]  # the features still point away
+
+
+def test_a_recovery_is_told_by_a_known_report_and_a_loss_that_falls() -> None:
+    def looked(losses: list[float], state: Mapping[str, Any]) -> list[Finding]:
+        seen = Watch(watch().head, 1000, 10, NAMES, state)
+        values = [{"loss": loss, "target_cos": 0.5, "radius": 32.0} for loss in losses]
+        return [found for n, each in enumerate(values) for found in seen.look(600 + 10 * n, each, spread(), LABELS)]
+
+    assert not looked([1.0] * 10 + [0.1] * 20, {"reported": ["stuck"]})  # of a checkpoint without step and loss
+    assert not looked([-0.9] * 20, {"reported": ["stuck"], "failed": [500, -1.0]})  # with a penalty below zero
+    assert [found.sign for found in looked([-1.3] * 2, {"reported": ["stuck"], "failed": [500, -1.0]})] == ["recovered"]
 
 
 def locked(

@@ -74,21 +74,26 @@ def gather_numbers(numbers: list[int], ranks: Ranks) -> list[list[int]]:
     """The whole numbers of every rank, by rank, from host to host: no host waits for a GPU."""
     if ranks.count == 1:
         return [numbers]
-    own = torch.tensor(numbers)
+    own = torch.tensor(numbers, device="cpu")  # whatever the default device is
     parts = [torch.empty_like(own) for _ in range(ranks.count)]
-    dist.all_gather(parts, own, group=_host_group(ranks))
+    _host_group(ranks).allgather([parts], [own]).wait()
     found: list[list[int]] = torch.stack(parts).tolist()
     return found
 
 
 def _host_group(ranks: Ranks) -> Any:
-    """The group of these ranks for tensors on the CPU; made at the first call if theirs is for GPUs alone."""
-    group = ranks.group or dist.group.WORLD
+    """The group of these ranks for tensors on the CPU; made at the first call if theirs is for GPUs alone.
+
+    `new_group` would name it by how many groups this process is in, which may differ between ranks, and sort the ranks.
+    """
+    group: Any = ranks.group or dist.group.WORLD
     if "cpu" in dist.get_backend_config(group):
-        return ranks.group
+        return group
     if group not in _HOSTS:
-        members = dist.get_process_group_ranks(group)
-        _HOSTS[group] = dist.new_group(members, backend="gloo", use_local_synchronization=True)
+        from torch.distributed import distributed_c10d as c10d  # not in every build
+
+        store = c10d.PrefixStore("angulus hosts", c10d._get_process_group_store(group))
+        _HOSTS[group] = dist.ProcessGroupGloo(store, ranks.rank, ranks.count, c10d.default_pg_timeout)
     return _HOSTS[group]
 
 

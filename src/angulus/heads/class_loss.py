@@ -204,13 +204,17 @@ def _deferred_loss(
     lenient: bool,
 ) -> Tensor:
     """The loss of a batch on a GPU, without waiting for it; see `deferred`."""
-    table = deferred.agree(weight, [len(features), int(bound.accumulating), int(lenient)], ranks)
+    refusal: Exception | None = None
+    try:
+        deferred.raise_arrived(weight)
+    except Exception as error:  # of any kind, as a warning that is an error: the other ranks wait for this rank
+        refusal = error
+    table = deferred.agree(weight, [len(features), int(bound.accumulating), int(lenient)], ranks, refusal)
     _same_accumulate([more for _, more, _ in table])
     sizes = [size for size, *_ in table]
     batch = deferred.examine(features, weight, labels, bias, lenient)
     kept, count = batch.kept, batch.kept_rows
     rows_of_all = total(count, ranks)
-    everyone_kept = gather(kept, sizes, ranks)
     with torch.autocast(features.device.type, enabled=False):
         wide = widen(batch.features, weight, functools.partial(deferred.remember_gradient, weight))
         subset = ClassSubset(weight, bias, batch.labels, bias)
@@ -224,7 +228,7 @@ def _deferred_loss(
                 before = None
                 if part.bound.prepares:
                     before = _prepare(norms, unit, part.subset, part.bound, kernel, ranks, sizes)
-                    before = dataclasses.replace(before, kept=everyone_kept)
+                    before = dataclasses.replace(before, kept=gather(kept, sizes, ranks))
                 with part.bound.prepared(before):
                     finished, target, radius = _rows_loss(
                         norms, unit, part.subset, batch.labels, part.bound, kernel, part.update, kept

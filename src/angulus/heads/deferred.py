@@ -153,19 +153,17 @@ def raise_arrived(weight: Tensor) -> None:
         _raise(queue, weight)
 
 
-def agree(weight: Tensor, facts: list[int], ranks: Ranks) -> list[list[int]]:
-    """The facts of all ranks, by rank; if the findings of an earlier batch have arrived on one of them, all raise."""
-    refusal = None
-    try:
-        raise_arrived(weight)
-    except checks.InputError as error:
-        refusal = error
-    table = gather_numbers([int(refusal is not None), *facts], ranks)
+def agree(weight: Tensor, facts: list[int], ranks: Ranks, refusal: Exception | None = None) -> list[list[int]]:
+    """The facts ≥ 0 of all ranks, by rank; if one refuses, as by the findings of an earlier batch, all raise."""
+    table = gather_numbers(facts if refusal is None else [-1] * len(facts), ranks)
+    refused = [rank for rank, row in enumerate(table) if row[0] < 0]
+    if refused:
+        check(weight)  # may be by an earlier batch, whose findings have arrived on that rank alone
     if refusal is not None:
         raise refusal
-    if any(row[0] for row in table):
-        check(weight)
-    return [row[1:] for row in table]
+    if refused:
+        raise RemoteError(f"rank {refused[0]} refused its batch or an earlier one; its own message says why")
+    return table
 
 
 def check(weight: Tensor) -> None:

@@ -19,7 +19,6 @@ from angulus.core import checks
 from angulus.distributed.collectives import (
     exchange,
     gather,
-    gather_numbers,
     scale_gradient,
     sum_gradients,
     to_owners,
@@ -50,7 +49,7 @@ _FACTS = (  # on which all ranks must agree, in the order of `_agree`
     f"reduction (a place in {REDUCTIONS})",
     "device (1: a GPU, whose checks are read later)",
 )
-REFUSED, UNSOUND, LENIENT = 1, 2, 4  # what a rank says of its own batch, as bits
+UNSOUND, LENIENT = 1, 2  # what a rank says of its own batch, as bits
 
 
 class _Rows(NamedTuple):
@@ -305,15 +304,8 @@ class ShardedHead(BaseHead):
             same += [int(self.objective.accumulating), REDUCTIONS.index(reduction), int(later)]
             facts = [UNSOUND * (not sound) + LENIENT * lenient, len(features), *same]
         except Exception as error:  # of any kind: the other ranks wait for this rank
-            refusal, facts = error, [REFUSED] + [0] * (len(_FACTS) + 1)
-        table = gather_numbers(facts, self.ranks)
-        refused = [rank for rank, (bits, *_) in enumerate(table) if bits & REFUSED]
-        if refused:
-            deferred.check(self.weight)  # may be by an earlier batch, whose findings have arrived on that rank alone
-        if refusal is not None:
-            raise refusal
-        if refused:
-            raise RemoteError(f"rank {refused[0]} refused its batch; its own message says why")
+            refusal, facts = error, [0] * (len(_FACTS) + 2)
+        table = deferred.agree(self.weight, facts, self.ranks, refusal)
         for place, name in enumerate(_FACTS, start=2):
             if len({row[place] for row in table}) > 1:
                 values = [row[place] for row in table]

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, Protocol
 
 from angulus.core import checks, extras, files
 
-_NAMELESS = re.compile(r"[^\w\-. :/]", re.ASCII)  # what MLflow's names must not hold
+# what MLflow's names must not hold: also ":" on Windows, and "//" or "./", since a name must be a normal path
+_NAMELESS = re.compile(r"[^\w\-. ]", re.ASCII)
 
 
 class About(NamedTuple):

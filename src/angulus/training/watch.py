@@ -28,7 +28,7 @@ LEAST_STEPS = 100  # that they must stay close: a short training has not separat
 SETTLED = 0.25  # the share of the training that class weights have to separate, and a loss to start to fall
 NEAR = 0.02  # of a loss: the same
 STALLED = 10  # logs whose mean loss is compared with that of the ten before
-FALLEN = 0.9  # the share of its loss at the report below which a training has recovered
+FALLEN = 0.1  # of the loss at the report: a training whose loss has fallen by more has recovered
 # looks in a row until a sign counts, and steps from the first to the last of them; "locked" looks back by itself
 STAYS = {"collapse": (5, 40), "stuck": (2, 0), "locked": (1, 0), "recovered": (2, 0)}
 MOST_ROWS = 20_000  # of class weights whose angles are computed
@@ -111,7 +111,7 @@ class Watch:
             if sentence and self._stays(sign, step) and sign not in self.reported
         ]
         self.reported |= {finding.sign for finding in findings}
-        if self.failed is None and self.reported & {"collapse", "stuck"}:
+        if self.failed is None and any(finding.sign in ("collapse", "stuck") for finding in findings):
             self.failed = [step, _mean(self.losses[-STALLED:])]
         return findings
 
@@ -153,7 +153,7 @@ class Watch:
             return None
         step, then = self.failed
         now = _mean(self.losses[-STALLED:])
-        if now > FALLEN * then:
+        if now > then - FALLEN * abs(then):
             return None
         return (
             f"the training recovers: its loss has fallen from {then:.3g} to {now:.3g} since the report of step {step:g}"

@@ -105,7 +105,7 @@ def stream_table(path: str | os.PathLike[str], layout: Layout) -> Iterator[dict[
     types = {int: arrow.int64(), float: arrow.float64(), str: arrow.string()}
     count = 0
     try:
-        for block in _blocks(path):
+        for number, block in enumerate(_blocks(path)):
             # pyarrow's threads get no Python object: one that needs Python while an error ends the process aborts it
             buffer = arrow.allocate_buffer(len(block))
             memoryview(buffer).cast("B")[:] = block
@@ -115,7 +115,7 @@ def stream_table(path: str | os.PathLike[str], layout: Layout) -> Iterator[dict[
                     use_threads=False,
                     block_size=len(block),
                     column_names=list(layout.columns),
-                    skip_rows=int(layout.heading and not count),
+                    skip_rows=int(layout.heading and number == 0),
                 ),
                 csv.ParseOptions(delimiter=layout.separator, quote_char=False),
                 csv.ConvertOptions(
@@ -179,7 +179,7 @@ def _blocks(path: str | os.PathLike[str]) -> Iterator[bytes]:
                 raise _long_line(path)
             if isinstance(file, Unpacked):
                 file.count(len(rest))
-            if not (block := block + rest).isspace():
+            if (block := block + rest).lstrip(b"\r\n"):  # not of spaces and tabs, which may separate empty cells
                 yield block
 
 
