@@ -109,7 +109,7 @@ def core_s(step: Callable[[], object], rounds: int = 5) -> float:
 def seconds(classes: int, records: Records) -> list[Row]:
     """A step's parts, and their sum, from a quarter of the classes and images."""
     backbone = backbones.build("small", in_channels=3, image_size=(32, 32), embedding_size=SIZE)
-    plan = {"classes": classes, "images": BATCH, "gpus": 1, "batch_size": BATCH, "epochs": 1}
+    plan: dict[str, float] = {"classes": classes, "images": BATCH, "gpus": 1, "batch_size": BATCH, "epochs": 1}
     plan["images_per_s"] = BATCH / step_s(16, backbone)
     plan["teraflops"] = 8 * BATCH * (classes // 4) * SIZE / step_s(classes // 4) / 1e12
     step = step_s(classes, backbone)
