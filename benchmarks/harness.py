@@ -7,12 +7,13 @@ median, least and most over the rounds are reported.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,6 +104,18 @@ def take_turns(steps: Mapping[str, Step], rounds: int, *, warm_up: bool = True) 
                 clocks[name].append(clock(steps[name]))
     floor = next(iter(clocks.values()))
     return [Timing(name, values, floor) for name, values in clocks.items()]
+
+
+@contextlib.contextmanager
+def busy(count: int) -> Iterator[None]:
+    """Meanwhile so many processes keep a core each busy."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: sum(range(10**6))"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def peak_mib(run: Callable[[], Any]) -> tuple[float | None, Any]:

@@ -4,7 +4,8 @@
 
 The floor is 3 bare products: logits, dX and dW; 4 compute the logits twice. Memory is the peak during one step over
 what was there before it, less dW: of the resident set of a new process on a CPU (Linux only), of the allocator on a
-GPU. Where `weight.grad` is kept from the step before, its C x d come on top.
+GPU. Where `weight.grad` is kept from the step before, its C x d come on top. `--busy` processes keep a core each busy
+meanwhile, as data loaders do.
 """
 
 from __future__ import annotations
@@ -20,7 +21,22 @@ from torch import Tensor
 from angulus import BackwardSGD, ClassSampling, DenseHead, class_loss, losses
 from angulus.core import checks
 from angulus.kernels import fused
-from harness import Clock, Row, Step, Timing, clock, options, peak_mib, python, ratio_text, run, show, store, take_turns
+from harness import (
+    Clock,
+    Row,
+    Step,
+    Timing,
+    busy,
+    clock,
+    options,
+    peak_mib,
+    python,
+    ratio_text,
+    run,
+    show,
+    store,
+    take_turns,
+)
 
 FLOOR = "3 products"
 PEER = "pytorch-metric-learning ArcFace"
@@ -197,6 +213,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = options(__doc__ or "", batch=256, classes=100_000, size=512, rounds=5)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--only", nargs="*", default=(), metavar="NAME", help="names from the table; else all")
+    parser.add_argument("--busy", type=int, default=0, help="processes that compute meanwhile")
     parser.add_argument("--memory-of", metavar="NAME", help="print the MiB that one step adds, and time nothing")
     asked = parser.parse_args(arguments)
     shape = Shape(asked.batch, asked.classes, asked.size, asked.device)
@@ -206,9 +223,11 @@ def main(arguments: list[str] | None = None) -> None:
         print(peak_mib(Problem(shape).steps()[asked.memory_of])[0])
         return
     rows: list[Row] = []
-    for timing, mib in time_steps(shape, asked.rounds, tuple(asked.only)):
+    with busy(asked.busy):
+        timed = time_steps(shape, asked.rounds, tuple(asked.only))
+    for timing, mib in timed:
         row = {"what": timing.what, "median_ms": 1000 * timing.seconds} | timing.slower() | {"extra_mib": mib}
-        rows.append(asdict(shape) | {"rounds": asked.rounds} | row)
+        rows.append(asdict(shape) | {"rounds": asked.rounds, "busy": asked.busy} | row)
     show(
         f"B = {shape.batch:,}, C = {shape.classes:,}, d = {shape.size}, {shape.device}, {asked.rounds} rounds",
         [

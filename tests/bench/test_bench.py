@@ -78,7 +78,7 @@ def test_peak_memory_is_what_a_call_adds() -> None:
 
 
 def test_head_prints_and_stores_json_lines(results: Results, capsys: pytest.CaptureFixture[str]) -> None:
-    head.main([*TINY, "--rounds", "2", "--only", "chunked ArcFace", "--save"])
+    head.main([*TINY, "--rounds", "2", "--busy", "1", "--only", "chunked ArcFace", "--save"])
     said = capsys.readouterr().out
     assert "chunked ArcFace" in said and "3 products" in said
     lines = results("head")
