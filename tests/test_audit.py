@@ -484,7 +484,19 @@ def test_a_full_disk_for_the_temporary_files_is_a_sentence(monkeypatch: pytest.M
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(inventory.struct, "pack", full)
-    with pytest.raises(InputError, match=r"cannot write a temporary file in .*: No space left on device; free some"):
+    with pytest.raises(InputError, match=r"a temporary file in .*: No space left on device; free some .*; TMPDIR may"):
+        take_inventory(Path("list"), kind="folder")
+
+
+def test_no_folder_for_the_temporary_files_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    made_rows(monkeypatch, 10)
+
+    def none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(inventory.tempfile, "tempdir", None)
+    monkeypatch.setattr(inventory.tempfile, "_get_default_tempdir", none)
+    with pytest.raises(InputError, match=r"a temporary file in TMPDIR: No usable .* found in .*; TMPDIR may name"):
         take_inventory(Path("list"), kind="folder")
 
 

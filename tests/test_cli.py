@@ -527,3 +527,24 @@ def test_a_sentence_names_options_as_they_are_typed(words: str, angulus: Run) ->
     code, _, err = angulus(*words.split())
     assert code == 2
     assert re.match(f"angulus: {NAMED[words]}", err)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("convert held_out out", "held_out must hold images;"),
+        ("convert photos/a out --list l.csv --where split=heldout", ".* split holds held_out, train"),
+    ],
+)
+def test_a_sentence_leaves_what_the_user_calls_like_an_option(words: str, sentence: str, angulus: Run) -> None:
+    Path("held_out").mkdir()
+    Path("photos/a").mkdir(parents=True)
+    Path("l.csv").write_text("path,split\na.png,held_out\nb.png,train\n")
+    code, _, err = angulus(*words.split())
+    assert code == 2
+    assert re.match(f"angulus: {sentence}", err)
+
+
+def test_a_sentence_leaves_names_in_quotes() -> None:
+    found = cli.as_typed("the user's list has 'no held_out part', as held_out must", {"held_out": "--held-out"}, ())
+    assert found == "the user's list has 'no held_out part', as --held-out must"

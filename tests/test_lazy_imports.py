@@ -46,6 +46,11 @@ def test_processes_that_decode_and_align_import_no_torch() -> None:
     assert "angulus.data.faces.align" in loaded and "torch" not in loaded
 
 
+def test_names_that_are_imported_at_their_first_use_are_listed() -> None:
+    code = "import angulus.data; assert {*angulus.data.__all__} <= {*dir(angulus.data)}"
+    assert "torch" not in modules_after(code)
+
+
 HELP = """
 import contextlib, sys
 from angulus.cli.main import main

@@ -217,11 +217,14 @@ def test_an_upload_that_fails_keeps_what_was_written(s3: Store) -> None:
     ("first", "second", "same"),
     [
         ("a.npz?X-Amz-Date=1&X-Amz-Signature=2&X-Amz-Security-Token=3", "a.npz?X-Amz-Date=4&X-Amz-Signature=5", True),
-        ("a.npz?X-Goog-Signature=1&generation=7", "a.npz?generation=7&X-Goog-Expires=9", True),
+        ("a.npz?X-Goog-Signature=1&generation=7", "a.npz?generation=7&X-Goog-Signature=9", True),
         ("a.npz?Expires=1&Signature=a&Key-Pair-Id=k", "a.npz", True),
         ("a.npz?sv=1&se=2024&sp=r&sig=x%3D", "a.npz?sv=1&se=2025&sp=r&sig=y%3D", True),
         ("get?file=a", "get?file=b", False),
         ("get?id=a&sig=1", "get?id=b&sig=1", False),
+        ("a.npz?versionId=1&X-Amz-Signature=2", "a.npz?versionId=3&X-Amz-Signature=4", False),
+        *((f"get?{name}=a", f"get?{name}=b", False) for name in ("st", "sp", "sig", "policy", "expires", "signature")),
+        *(("get?x-amz-meta=a", "get?x-amz-meta=b", False), ("get?=a", "get?=b", False), ("get?a", "get?a&a", False)),
         ("get?design=a", "get?design=b", False),
     ],
 )

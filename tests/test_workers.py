@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +29,24 @@ def test_results_keep_the_order_of_tasks_and_what_came_with_them(count: int) -> 
         assert next(results) == ("task 0", [])
         assert len(taken) == two.ahead + 1  # no more is read than is needed
         assert [*results] == [(f"task {task}", square(range(task % 4))) for task in range(1, 12)]
+
+
+def test_a_task_of_nothing_asks_no_process() -> None:
+    """Most tasks of a conversion that resumes; on Ray, one that waited for a core was told with its first item."""
+    asked: list[list[int]] = []
+
+    class Asked:
+        ahead = 0
+
+        def submit(self, items: list[int]) -> Callable[[], list[int | Died]]:
+            asked.append(items)
+            return lambda: [*items]
+
+        def close(self) -> None:
+            pass
+
+    assert [*map_tasks(Asked(), [("a", []), ("b", [2]), ("c", [])])] == [("a", []), ("b", [2]), ("c", [])]
+    assert asked == [[2]]
 
 
 def test_a_process_that_dies_costs_nothing_and_an_item_that_kills_it_is_found(tmp_path: Path) -> None:

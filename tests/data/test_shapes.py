@@ -512,6 +512,9 @@ def test_paths_of_a_recipe_are_looked_up_below_the_data_folder(tmp_path: Path, m
     assert tested_on("more") == 4
     with pytest.raises(InputError, match=r"data.test must be a split of .*pets or a path; there is no 'les'"):
         tested_on("les")
+    write_records(tmp_path / "data" / "records", [Row(name, image, name[:3]) for name, image in TREE.items()])
+    with pytest.raises(InputError, match=r"data.test does not apply to records, .*; got '/?[^']*more'; leave it out"):
+        build.load_data(recipe.DataSection(path="records", test="more"))
 
 
 def test_every_is_refused_where_it_would_hold_nothing_out(tmp_path: Path) -> None:

@@ -88,8 +88,10 @@ def _name_options(command: Any) -> None:
         try:
             return invoke(context)
         except checks.InputError as error:
-            given = {name for name in flags if context.get_parameter_source(name).name == "COMMANDLINE"}
-            error.args = (as_typed(str(error), flags, given),)
+            texts = re.findall("'([^']*)'", str([*context.params.values()]))  # a folder may be called as an option
+            own = {name: flag for name, flag in flags.items() if name not in texts}
+            given = {name for name in own if context.get_parameter_source(name).name == "COMMANDLINE"}
+            error.args = (as_typed(str(error), own, given),)
             raise
 
     if not hasattr(command, "commands"):
@@ -100,21 +102,23 @@ def as_typed(message: str, flags: Mapping[str, str], given: Collection[str]) -> 
     """A message with options as they are typed: names with an underscore, what stands with them, and the subject.
 
     Functions call their arguments by Python's names. A name that is also a word is one if the sentence is about it,
-    and if the user gave the option.
+    and if the user gave the option. What is quoted, and what follows "got", is of the user and stays.
 
     >>> flags = {"by": "--by", "exclude_self": "--exclude-self"}
     >>> as_typed("by and exclude_self must be left out; got by", flags, {"by"})
     '--by and --exclude-self must be left out; got by'
-    >>> as_typed("by must be one of 'photo', 'exclude_self'; got 1", flags, {"by"})
-    "--by must be one of 'photo', 'exclude_self'; got 1"
+    >>> as_typed("by must be one of 'photo', 'exclude_self'; got exclude_self", flags, {"by"})
+    "--by must be one of 'photo', 'exclude_self'; got exclude_self"
     """
-    own = "|".join(name for name in flags if "_" in name) or "(?!)"
-    message = re.sub(rf"(?<![\w./'\"=-])(?:{own})(?![\w./'\"=(])", lambda found: flags[found[0]], message)
+    message, got, rest = message.partition("; got ")
+    own, quoted = "|".join(name for name in flags if "_" in name) or "(?!)", r"(?<!\w)(?:'[^']*'|\"[^\"]*\")"
+    pattern = rf"{quoted}|(?<![\w./\\=-])(?:{own})(?![\w./\\=(])"
+    message = re.sub(pattern, lambda found: flags.get(found[0], found[0]), message)
     words = "|".join(given) or "(?!)"
     joined, subject = rf"\b(?<!-)({words})(?=(?:,| and| or) --)", rf"^({words})(?= must be (?:{_RULES})\b)"
     for pattern in (joined, joined, subject):  # of three options that are joined, from the last to the first
         message = re.sub(pattern, lambda found: flags[found[0]], message)
-    return message
+    return message + got + rest
 
 
 _RULES = (

@@ -40,10 +40,13 @@ _WITH = {  # files that are read with another: a result's samples, an embedding 
 _WAIT_S = 3600.0  # for another process that copies the same URL
 _AT_ONCE = 64  # files that are copied at a time
 _NOTE_S = 30.0  # between two notes of what is there, which take long for a million files
-_SIGNATURE = re.compile(  # of a signed http address, which is another at each signing: names in its query
-    r"(?:x-(?:amz|goog)-\w+(?:-\w+)*|awsaccesskeyid|googleaccessid|signature|expires|policy|key-pair-id"
-    r"|sig|se|sp|sv|st|spr|skoid|sktid|skt|ske|sks|skv)=[^&]*",
-    re.I,
+_SIGNED = (  # http addresses, which are others at each signing: names in the query that show it, and those that change
+    ({"x-amz-signature"}, "x-amz-.*"),
+    ({"x-goog-signature"}, "x-goog-.*"),
+    ({"signature", "awsaccesskeyid"}, "signature|expires|awsaccesskeyid|x-amz-security-token"),
+    ({"signature", "googleaccessid"}, "signature|expires|googleaccessid"),
+    ({"signature", "key-pair-id"}, "signature|expires|policy|key-pair-id"),
+    ({"sig", "sv", "se"}, "sig|se|sp|sv|st|spr|skoid|sktid|skt|ske|sks|skv"),
 )
 _CHANGES = re.compile(r"etag|md5|modified|mtime|created|updated|generation|version|blob_id|sha256", re.I)
 
@@ -162,7 +165,9 @@ def cache_entry(url: str, use: str) -> Path:
     """The folder in the cache for one use of a URL; the same for an http address however it is signed."""
     path, mark, query = url.partition("?")
     if mark and _is_http(url):
-        kept = [part for part in query.partition("#")[0].split("&") if not _SIGNATURE.fullmatch(part)]
+        parts = [(part, part.partition("=")[0].lower()) for part in query.partition("#")[0].split("&")]
+        signs = "|".join(names for shown, names in _SIGNED if shown <= {name for _, name in parts}) or "(?!)"
+        kept = [part for part, name in parts if not re.fullmatch(signs, name)]
         url = "?".join((path, "&".join(kept))) if kept else path
     return _cache() / use / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
 

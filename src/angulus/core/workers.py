@@ -113,7 +113,7 @@ def map_tasks(
     """Yield the results of each task, in order, with what was given along with it, which stays in this process."""
     waiting: deque[tuple[Kept, Callable[[], list[Made | Died]]]] = deque()
     for kept, items in tasks:
-        waiting.append((kept, workers.submit(items)))
+        waiting.append((kept, workers.submit(items) if items else list))  # a part that is done already has none
         while len(waiting) > workers.ahead:
             kept, results = waiting.popleft()
             yield kept, results()

@@ -23,3 +23,7 @@ if not TYPE_CHECKING:
             raise AttributeError(f"module 'angulus.data' has no attribute {name!r}")
         value = globals()[name] = getattr(importlib.import_module(f"angulus.data.sets.{_MODULE_OF[name]}"), name)
         return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

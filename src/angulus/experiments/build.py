@@ -51,7 +51,7 @@ def load_data(section: DataSection) -> Splits:
         options["path"] = path = place(section.path)
         if section.test is not None and not (path.exists() and section.test in splits_of(path)):
             test = place(section.test)
-            options["test"] = test if test.exists() else section.test
+            options["test"] = str(test) if test.exists() else section.test
     return data.load(section.name, root=root, download=section.download, **options)
 
 

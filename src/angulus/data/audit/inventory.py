@@ -102,9 +102,9 @@ class _Facts:
         with _writing():
             for file in (self._rows, self._ids):
                 file.flush()
-        rows, letters = (
-            np.asarray(np.memmap(file, dtype, "r")) for file, dtype in ((self._rows, _ROW), (self._ids, "u1"))
-        )
+            rows, letters = (
+                np.asarray(np.memmap(file, dtype, "r")) for file, dtype in ((self._rows, _ROW), (self._ids, "u1"))
+            )
         return rows, Texts(letters, rows["end"]), object_array([*self._numbers])[rows["identity"]]
 
 
@@ -114,7 +114,8 @@ def _writing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(files.sentence(error, f"a temporary file in {tempfile.gettempdir()}")) from error
+        where = f"a temporary file in {tempfile.tempdir or 'TMPDIR'}"  # None if there is no such folder
+        raise InputError(f"{files.sentence(error, where)}; TMPDIR may name another folder") from error
 
 
 @dataclass(frozen=True, eq=False)
