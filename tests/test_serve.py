@@ -366,6 +366,13 @@ def test_keys_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: p
         run.read_key(tmp_path / "none")
 
 
+def test_answers_do_not_wait_for_a_delayed_acknowledgement() -> None:
+    with run.listen("127.0.0.1", 0, None) as listening, socket.create_connection(listening.getsockname()) as _:
+        accepted, _address = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_other_machines_need_a_key_and_a_taken_port_is_a_sentence() -> None:
     for host in ("0.0.0.0", "::", "example.org"):
         with pytest.raises(
