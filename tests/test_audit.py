@@ -483,7 +483,7 @@ def test_a_full_disk_for_the_temporary_files_is_a_sentence(monkeypatch: pytest.M
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(inventory.struct, "pack", full)
+    monkeypatch.setattr(inventory, "struct", SimpleNamespace(pack=full))  # the module's own: others pack meanwhile
     with pytest.raises(InputError, match=r"a temporary file in .*: No space left on device; free some .*; TMPDIR may"):
         take_inventory(Path("list"), kind="folder")
 
