@@ -433,7 +433,7 @@ def test_the_name_of_stored_vectors_leads_to_no_other_folder(name: str, tmp_path
         ("upgrade @old @free --images @people --gallery @gallery", "give both, or neither"),
         ("upgrade @old @free --pairs @free.npz @old.npz", "must hold vectors of OLD"),
         ("upgrade @old @free --pairs @old.npz @new.npz", "must hold vectors of NEW"),
-        ("upgrade @old @free --images @people --held-out 1", "held_out must be"),
+        ("upgrade @old @free --images @people --held-out 1", "--held-out must be"),
         ("upgrade @old @none --images @people", "is not a model folder"),
     ],
 )

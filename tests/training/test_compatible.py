@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from dataclasses import replace
@@ -217,8 +218,12 @@ def test_being_compatible_changes_no_fingerprint(old: Path) -> None:
 
 
 def test_a_folder_with_what_is_no_fingerprint_is_refused(old: Path, tmp_path: Path) -> None:
-    config = replace(artifact.load(old).config, compatible_with=("no",))
+    config = artifact.load(old).config
+    with pytest.raises(InputError, match=r"compatible_with in .* must be a list of fingerprints"):
+        artifact.save(replace(config, compatible_with=("no",)), config.build(), tmp_path)
     artifact.save(config, config.build(), tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(written | {"compatible_with": ["no"]}))
     with pytest.raises(InputError, match=r"compatible_with in .* must be a list of fingerprints"):
         artifact.load(tmp_path)
 
