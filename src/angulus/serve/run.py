@@ -58,7 +58,7 @@ def listen(host: str, port: int, key: str | None) -> socket.socket:
         raise InputError(
             f"the server cannot listen on {host}:{port}: {reason}; give another --host or --port"
         ) from error
-    # which asyncio sets where proto is TCP alone; without it an answer waits 40 ms for the client's delayed ACK
+    # asyncio sets this only on sockets made with proto TCP; without it, answers wait 40 ms for a delayed ACK
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
