@@ -27,7 +27,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from angulus import DenseHead, InputError, ShardedHead, losses
 from angulus.distributed.collectives import gather_numbers
-from angulus.distributed.launch import end_process
 from angulus.distributed.runtime import Ranks
 from angulus.heads import deferred
 from angulus.losses import Objective
@@ -270,4 +269,3 @@ CHECKS: tuple[Callable[[int, int], float], ...] = (
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
-    end_process(0)

@@ -29,7 +29,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import angulus
 from angulus import BackwardSGD, ClassSampling, DenseHead, InputError, ShardedHead, losses
-from angulus.distributed.launch import end_process
 from angulus.distributed.runtime import Ranks
 from angulus.heads import deferred
 from angulus.heads.clipping import clip_grad_norm_
@@ -827,4 +826,3 @@ CHECKS = (
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
-    end_process(0)

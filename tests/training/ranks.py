@@ -35,7 +35,6 @@ from angulus.core.checks import InputError
 from angulus.data import Images, Splits
 from angulus.distributed.batch_norm import synchronized
 from angulus.distributed.collectives import total
-from angulus.distributed.launch import end_process
 from angulus.distributed.runtime import Ranks
 from angulus.experiments import build
 from angulus.experiments.run import run
@@ -317,4 +316,3 @@ def refusal(overrides: list[str], folder: Path, splits: Splits | None = None, **
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))
-    end_process(0)
