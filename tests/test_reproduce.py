@@ -133,7 +133,18 @@ def test_no_number_stands_on_the_page_without_a_run(angulus: Run) -> None:
     assert angulus("reproduce", "--table", "page.md", "--results", "nothing")[0] == 0
     lines = [line.split(" | ") for line in Path("page.md").read_text().splitlines() if line.startswith("| ")][2:]
     assert len(lines) == len(reproduce.table_rows())
-    assert all(cells[5:] == ["", "", "", "", " |"] for cells in lines)
+    assert all(cells[6:] == ["", "", "", " |"] for cells in lines)
+    assert all(cells[5].startswith("not run") for cells in lines)
+
+
+def test_a_row_without_a_run_says_why() -> None:
+    measured = reproduce.read_results_folder(ROOT / "docs/results")
+    unmeasured = [row.recipe for row in reproduce.table_rows() if row.recipe.name not in measured]
+    assert [each.name for each in unmeasured if not reproduce.why_not_run(each)] == []
+    why = {each.name: reproduce.why_not_run(each) for each in unmeasured}
+    assert why["nf-t4"] == "needs casia-webface-128x128 and 3 more, which nobody may redistribute"  # not the run it needs
+    assert why["cm-t1c"] == "needs lidc-nodules-64x64, which nobody may redistribute"
+    assert "core-hours" in why["fi-t3"]
 
 
 def test_a_measured_row_shows_its_numbers_device_time_and_what_differs(tmp_path: Path) -> None:

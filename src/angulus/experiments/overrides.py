@@ -16,9 +16,9 @@ from angulus.experiments.claims import Compare, Evaluation, accuracy_title, norm
 from angulus.training.settings import DEFAULT_KINDS
 
 CHANGEABLE = (  # keys that may change after training
-    "title", "rows", "claims", "needs", "chosen_by_us", "published", "training.log_every", "training.checkpoint_every",
-    "training.checkpoint_async",
-    "training.threads", "training.loggers", "training.workers", "data.on_error", "data.most_bad",
+    "title", "rows", "claims", "needs", "chosen_by_us", "not_run", "published", "training.log_every",
+    "training.checkpoint_every", "training.checkpoint_async", "training.threads", "training.loggers",
+    "training.workers", "data.on_error", "data.most_bad",
     "evaluation.low_fraction", "evaluation.batch_size", "evaluation.benchmarks",
 )  # fmt: skip
 # the kind of a mapping that names none; an objective without one is written out in pieces

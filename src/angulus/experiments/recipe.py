@@ -209,6 +209,8 @@ class Recipe:
     """Where to get each path that the recipe reads and that nobody may redistribute."""
     chosen_by_us: dict[str, str] = field(default_factory=dict)
     """The choices that the paper leaves open."""
+    not_run: str | None = None
+    """Why the project has no result of the recipe; null if it has one, or if `needs` says it."""
     plugins: list[str] = field(default_factory=list)
     """Files with losses of your own that the recipe needs, by name; they run only if `--plugin` names them too."""
 

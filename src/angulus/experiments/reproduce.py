@@ -61,6 +61,17 @@ def recipes_of_row(row: str) -> list[TableRow]:
     return matching
 
 
+def why_not_run(recipe: Recipe) -> str:
+    """Why there is no result of a recipe: its `not_run`, or the data that nobody may redistribute; "" if unknown."""
+    if recipe.not_run is not None:
+        return recipe.not_run
+    data = [path for path in recipe.needs if not path.startswith("runs/")]
+    if not data:
+        return ""
+    more = f" and {len(data) - 1} more" if len(data) > 1 else ""
+    return f"needs {data[0]}{more}, which nobody may redistribute"
+
+
 def missing_inputs(recipe: Recipe) -> list[str]:
     """One sentence for each input that a recipe lacks here; empty if it can be run."""
     missing = [f"{path} ({how})" for path, how in recipe.needs.items() if not place(path).exists()]

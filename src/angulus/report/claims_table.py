@@ -9,7 +9,7 @@ from angulus.experiments import recipe as recipes
 from angulus.experiments.compare import section
 from angulus.experiments.judgements import Judgement, judge
 from angulus.experiments.recipe import Recipe
-from angulus.experiments.reproduce import MeasuredRecipe
+from angulus.experiments.reproduce import MeasuredRecipe, why_not_run
 from angulus.report.tables import NO_SPREAD, NONE, markdown_table
 
 
@@ -23,13 +23,14 @@ def to_markdown(measured: Mapping[str, MeasuredRecipe]) -> str:
             judgement = judge(claim, result.columns if result else {}, recipe.published)
             if result is None or judgement.word == "not measured":
                 says, paper, *_ = _cells(judgement)
-                unmeasured.append([says, paper, f"[{recipe.name}](../recipes/{recipe.name}.yaml)"])
+                link = f"[{recipe.name}](../recipes/{recipe.name}.yaml)"
+                unmeasured.append([says, paper, link, why_not_run(recipe)])
             else:
                 body.append([*_cells(judgement), _basis(recipe, result)])
     table = markdown_table(heads, body, numbers=False)
     if not unmeasured:
         return table
-    rest = markdown_table(["claim", "paper", "recipe"], unmeasured, numbers=False)
+    rest = markdown_table(["claim", "paper", "recipe", "why not"], unmeasured, numbers=False)
     count = len(unmeasured)
     return (
         f"{table}\n\n{count} further {plural('claim', count)} {'is' if count == 1 else 'are'} not measured:\n\n{rest}"

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from angulus.experiments.compare import Cell, section
 from angulus.experiments.recipe import Recipe
-from angulus.experiments.reproduce import MeasuredRecipe, TableRow, missing_inputs
+from angulus.experiments.reproduce import MeasuredRecipe, TableRow, missing_inputs, why_not_run
 from angulus.report.tables import NONE, cell, markdown_table
 
 FEW = 5  # variants that a summary names one by one
@@ -15,8 +15,8 @@ FEW = 5  # variants that a summary names one by one
 HEAD = """# The papers' tables
 
 Written by `angulus reproduce --table docs/reproduction.md` from the recipes and docs/results. A row without measured
-numbers has not been run: `angulus reproduce ROW` runs it, or says which data it needs. The numbers are those of the
-named column; the complete tables follow below. Under `chosen_by_us`, a recipe lists what its paper leaves open.
+numbers says why: `angulus reproduce ROW` runs it where its data are present. The numbers are those of the named column;
+the complete tables follow below. Under `chosen_by_us`, a recipe lists what its paper leaves open.
 """
 
 
@@ -62,7 +62,7 @@ def _summary(row: TableRow, measured: MeasuredRecipe | None) -> list[str]:
         paper = {name: recipe.published.of(name) for name in section(recipe).grid}
         published = {name: f"{numbers[title]:g}" for name, numbers in paper.items() if title in numbers}
     if measured is None:
-        return [*line, _few(published), "", "", "", "", ""]
+        return [*line, _few(published), f"not run: {why_not_run(recipe)}".rstrip(": "), "", "", "", ""]
     if title is not None:
         here = {name: cell(Cell(columns[title]), 2) for name, columns in measured.columns.items() if title in columns}
     time = f"{measured.seconds:,.0f} s"
