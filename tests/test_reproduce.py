@@ -142,7 +142,7 @@ def test_a_row_without_a_run_says_why() -> None:
     unmeasured = [row.recipe for row in reproduce.table_rows() if row.recipe.name not in measured]
     assert [each.name for each in unmeasured if not reproduce.why_not_run(each)] == []
     why = {each.name: reproduce.why_not_run(each) for each in unmeasured}
-    assert why["nf-t4"] == "needs casia-webface-128x128 and 3 more, which nobody may redistribute"  # not the run it needs
+    assert why["nf-t4"] == "needs casia-webface-128x128 and 3 more, which nobody may redistribute"
     assert why["cm-t1c"] == "needs lidc-nodules-64x64, which nobody may redistribute"
     assert "core-hours" in why["fi-t3"]
 
