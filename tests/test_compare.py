@@ -390,6 +390,27 @@ def test_the_markdown_has_the_rows_the_papers_numbers_and_each_models_own_split(
     assert "mean ± standard deviation of 2 seeds; low = the 12 of 60 test images" in text
 
 
+def test_the_markdown_tells_where_the_errors_are(grid: Comparison) -> None:
+    counted = []
+    for variant in ("Norm-Face", "Arc"):
+        tests = [(arrays(grid, variant, seed), arrays(grid, "Norm-Face", seed)["norms"]) for seed in (0, 3)]
+        wrong = [
+            [test["labels"] != test["predictions"], np.argsort(norms, kind="stable")[:12]] for test, norms in tests
+        ]
+        counted.append(np.array([[errors[low].sum(), errors.sum()] for errors, low in wrong]))
+    shares = [tables.cell(Cell(list(100 * errors[:, 0] / errors[:, 1])), 0) for errors in counted]
+    fewer = [tables.cell(Cell(list(column)), 0) for column in 100 * (1 - counted[1] / counted[0]).T]
+    paper = f"{100 * 0.2 * 9 / 2.75:.0f}"  # Table 7: 91 % of the low fifth and 97.25 % of all are right
+    head = "| loss | errors on low images % | the same: paper | fewer errors than Norm Face %: low |"
+    found = table(tables.to_markdown(grid), head)
+    assert found == [["Norm Face", shares[0], "—", "—", "—"], ["Arc", shares[1], paper, *fewer]]
+    for right in (100.0, math.nan):  # no error, or a training that diverged
+        columns = {title: Cell([right] * 2) for title in grid.rows[0].columns}
+        rows = [dataclasses.replace(row, columns=columns) for row in grid.rows]
+        found = table(tables.to_markdown(dataclasses.replace(grid, rows=rows)), head)
+        assert found[1] == ["Arc", "—", paper, "—", "—"]
+
+
 def test_one_seed_and_no_paper_show_no_deviation_and_no_second_table(grid: Comparison, path: str) -> None:
     one = compare(path, grid.folder, ["compare.seeds=[0]", "published=null"])
     text = tables.to_markdown(one)

@@ -1,8 +1,10 @@
 """Tables: their cells, tables in Markdown, and the tables of a comparison for the terminal and as Markdown."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -12,7 +14,7 @@ from angulus.core.wording import plural
 from angulus.evaluation.metrics.intervals import Difference
 from angulus.experiments.choose import in_words
 from angulus.experiments.claims import GROUPS, accuracy_title, norm_title
-from angulus.experiments.compare import Cell, Comparison, section
+from angulus.experiments.compare import Cell, Comparison, VariantRow, section
 from angulus.report.conclusions import conclude
 
 GENERATED = "NOT A RESULT: made on generated stand-in data"
@@ -115,6 +117,40 @@ def _differences(comparison: Comparison, group: ColumnGroup) -> Rows | None:
     return [(row.variant, [difference_cell(difference) for difference in cells]) for row, cells in differences]
 
 
+def _errors(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """How many of a variant's errors are on images of low quality, and how many fewer it makes than the baseline."""
+    counts, against = comparison.rows[0].counts, section(comparison.recipe).against
+    share = counts["low"] / counts["entire"]
+    base = next(row for row in comparison.rows if row.variant == against)
+
+    def wrong(columns: Mapping[str, Cell], name: str) -> np.ndarray:
+        return 100 - np.array(columns[accuracy_title(name)].values)
+
+    def in_low(columns: Mapping[str, Cell]) -> str:
+        with np.errstate(invalid="ignore"):
+            return cell(Cell(list(100 * share * wrong(columns, "low") / wrong(columns, "entire"))), 0)
+
+    def fewer(row: VariantRow, name: str) -> str:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            part = 100 * (1 - wrong(row.columns, name) / wrong(base.columns, name))
+        return cell(Cell(list(np.where(np.isfinite(part), part, np.nan))), 0)
+
+    head = ["loss", "errors on low images %"]
+    rows = [[row.variant, in_low(row.columns)] for row in comparison.rows]
+    titles = {accuracy_title(name) for name in ("low", "entire")}
+    if any(titles <= numbers.keys() for numbers in comparison.published.values()):
+        head.append("the same: paper")
+        for cells, row in zip(rows, comparison.rows, strict=True):
+            numbers = comparison.published.get(row.variant, {})
+            paper = {title: Cell([numbers[title]]) for title in titles & numbers.keys()}
+            cells.append(in_low(paper) if paper.keys() == titles else NONE)
+    if len(comparison.rows) > 1:
+        head += [f"fewer errors than {against} %: {name}" for name in ("low", "entire")]
+        for cells, row in zip(rows, comparison.rows, strict=True):
+            cells += [NONE, NONE] if row is base else [fewer(row, name) for name in ("low", "entire")]
+    return head, rows
+
+
 def to_terminal(comparison: Comparison) -> Group:
     """The comparison for the terminal, each table within 80 columns, with the paper's numbers and the differences."""
     recipe, baseline = comparison.recipe, section(comparison.recipe).against
@@ -204,6 +240,7 @@ def to_markdown(comparison: Comparison) -> str:
                 "interval if the difference is the same for all seeds.",
             ]
     if not recipe.evaluation.benchmarks:
+        parts += ["## Where the errors are", markdown_table(*_errors(comparison))]
         parts += ["## Each model's own split", markdown_table(*head_and_rows(comparison, own=True))]
     parts += [
         "## Method",
