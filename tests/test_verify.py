@@ -352,8 +352,11 @@ def test_the_command_calibrates_for_another_flip_rule_and_says_so(folder: Path) 
     embed.run(folder / "model", folder / "people", folder / "plain.npz", flip="none")
     arguments = ["--model", str(folder / "model"), "--fmr", "0.1", "--draws", "0"]
     own = CliRunner().invoke(app, ["calibrate", str(folder / "e.npz"), *arguments]).output
-    assert "flip: sum with the mirrored image's, by the model itself" in own and "verify with --flip" not in own
+    assert "flip: sum with the mirrored image's, by the model itself" in own and "--flip" not in own
     other = CliRunner().invoke(app, ["calibrate", str(folder / "plain.npz"), *arguments]).output
-    assert "flip: none" in other and "flip none; the folder's own is" in other and "verify with --flip" in other
+    assert "flip: none" in other and "flip none; the folder's own is" in other and "the same --flip" in other
+    model = angulus.load(folder / "model")  # which keeps both
+    for each in (model, model.with_flip("none")):
+        assert each.calibration is not None and each.calibration.model == each.name
     found = CliRunner().invoke(app, ["calibrate", str(folder / "e.npz"), "--out", "c.json", "--fmr", "0"])
     assert "--fmr must be a finite number in (0, 1]; got 0.0" in str(found.exception)

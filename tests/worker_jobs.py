@@ -48,6 +48,25 @@ def uneven(folder: Path, items: list[int]) -> list[int]:
     return square(items)
 
 
+def doubtful(folder: Path, items: list[int]) -> list[int]:
+    """Squares; the first process that is given 20 or 21 is slow, and of 21 the second dies."""
+    for item in items:
+        if item in (20, 21):
+            try:
+                (folder / f"{item}").mkdir()
+            except FileExistsError:
+                if item == 21:
+                    os._exit(9)
+            else:
+                time.sleep(3.0)
+                (folder / f"{item} slowly").touch()
+    return square(items)
+
+
+def start_doubtful(folder: Path) -> Callable[[list[int]], list[int]]:
+    return partial(doubtful, folder)
+
+
 def start_square() -> Callable[[list[int]], list[int]]:
     return square
 

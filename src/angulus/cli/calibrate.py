@@ -67,7 +67,7 @@ def calibrate(
     digits: Digits = 4,
 ) -> None:
     """Choose the threshold for a target FMR on your own pairs or labelled images, and measure it, also by group."""
-    from angulus.core.contract import comparable, describe_model, split_model_name
+    from angulus.core.contract import comparable, describe_model
     from angulus.core.embeddings import Embeddings
     from angulus.core.id_rule import IdRule
     from angulus.evaluation.lists.groups_csv import with_groups
@@ -107,13 +107,10 @@ def calibrate(
     output.show(found)
     if model is not None:
         name = artifact.calibrate(model, calibration)
-        made_by = split_model_name(calibration.model)
-        if name != calibration.model and made_by and made_by.dimensions:
-            say(f"It is for {describe_model(calibration.model)}, next to the one of whole features, if there is one")
-        elif name != calibration.model:
+        if name != calibration.model:
             say(
-                f"It is for {describe_model(calibration.model)}; the folder's own is {describe_model(name)}: "
-                "verify with --flip"
+                f"It is for {describe_model(calibration.model)}; the folder's own is {describe_model(name)}, which "
+                "keeps its calibration: to use this one, give the same --flip or --dimensions"
             )
     elif out is not None:
         files.make_folder(out.parent)

@@ -239,10 +239,16 @@ class _RayWorkers(Generic[Item, Made]):
         copies = [self._submit(items)]
 
         def results() -> list[Made | Died]:
-            made = self._get(self._first(copies, items))
+            made, ended = None, []
+            while made is None and copies:  # where a process died, another may have a copy
+                ended.append(self._first(copies, items))
+                copies.remove(ended[-1])
+                made = self._get(ended[-1])
             for copy in copies:
+                self._ray.cancel(copy)
+            for copy in (*copies, *ended):
                 seconds = self._running.pop(copy)
-                if made is not None and len(copies) == 1:
+                if made is not None and [copy] == copies + ended:
                     self._seconds.append(self._ray.get(seconds))
             return [self._try_alone(item) for item in items] if made is None else made
 
@@ -282,11 +288,11 @@ class _RayWorkers(Generic[Item, Made]):
         return statistics.median(seconds) if seconds else 0.0
 
     def _get(self, reference: Any) -> Any:
-        """A task's results; None if its process died, for the last time."""
+        """A task's results; None if its process died, for the last time, or the machine that kept them."""
         errors = self._ray.exceptions
         try:
             return self._ray.get(reference)
-        except (errors.WorkerCrashedError, errors.OutOfMemoryError, errors.NodeDiedError):
+        except (errors.WorkerCrashedError, errors.OutOfMemoryError, errors.NodeDiedError, errors.ObjectLostError):
             return None
         except errors.RayError as error:
             cause = getattr(error, "cause", error)  # of an error in the function: that error

@@ -4,7 +4,7 @@ model.safetensors    the backbone's weights, and the mean of the training images
 config.json          the backbone, the preprocessing contract, where the weights come from, and their checksum
 classes.safetensors  the class weights, if the model classifies; config.json has the names and what makes the logits
 calibration.json     a threshold for this model's scores, if it was calibrated
-calibration-*.json   thresholds for its queries on stored vectors of other models, one for each
+calibration-*.json   thresholds for other flip rules and sizes, and for its queries on stored vectors of other models
 map-*.safetensors    maps of other models' vectors to this one's (`models.vector_map`)
 README.md            the model card, for people
 """
@@ -420,14 +420,12 @@ def _check_shapes(config: Config, tensors: Mapping[str, Tensor], path: Path) -> 
 def calibrate(folder: Path, calibration: Calibration) -> str:
     """Store a calibration in a model's folder, and its error rates in the card; returns the model's name.
 
-    A calibration for another flip rule than the model's own is stored too; to use it, load the model with that rule.
-    One of its queries on stored vectors of another model gets a file of its own, and so does one of the first numbers
-    of its features; the card stays.
+    One for another flip rule than the model's own, for the first numbers of its features, or for its queries on stored
+    vectors of another model, gets a file of its own; the card stays.
     """
     model = _load(folder)
     _check_calibration(model, calibration, "the calibration")
-    made_by = split_model_name(calibration.model)
-    apart = calibration.gallery or (calibration.model if made_by and made_by.dimensions else None)
+    apart = calibration.gallery or (calibration.model if calibration.model != model.name else None)
     if apart is not None:
         calibration.write(pair_path(folder, apart))
         return model.name
