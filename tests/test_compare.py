@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import shutil
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from angulus.experiments.measure import load_test
 from angulus.experiments.run import run
 from angulus.experiments.run_files import read_results
 from angulus.report import tables
-from angulus.report.analyses import write_comparison
+from angulus.report.analyses import ANALYSES, write_comparison
 
 GRID = [
     "training.epochs=1",
@@ -409,6 +410,33 @@ def test_the_markdown_tells_where_the_errors_are(grid: Comparison) -> None:
         rows = [dataclasses.replace(row, columns=columns) for row in grid.rows]
         found = table(tables.to_markdown(dataclasses.replace(grid, rows=rows)), head)
         assert found[1] == ["Arc", "—", paper, "—", "—"]
+
+
+def test_quality_by_the_norms_of_images_is_that_of_a_slow_loop(grid: Comparison) -> None:
+    pixels = tiny.splits().test.pixels
+    ink = [math.sqrt(sum(float(value) ** 2 for value in pixels[row].flatten())) for row in range(60)]
+    ranked = sorted(range(60), key=lambda row: ink[row])
+    expected = []
+    for variant in ("Norm-Face", "Arc"):
+        columns: list[list[float]] = [[] for _ in range(5)]
+        for seed in (0, 3):
+            test = arrays(grid, variant, seed)
+            right = test["labels"] == test["predictions"]
+            by_feature = sorted(range(60), key=lambda row: test["norms"][row])
+            values = [100 * right[ranked[12:]].mean(), 100 * right[ranked[:12]].mean()]
+            values += [100 * sum(~right[each[:12]]) / sum(~right) for each in (ranked, by_feature)]
+            values.append(statistics.correlation(ink, test["norms"].tolist()))
+            for column, value in zip(columns, values, strict=True):
+                column.append(value)
+        digits = (2, 2, 0, 0, 2)
+        cells = [tables.cell(Cell(each), places) for each, places in zip(columns, digits, strict=True)]
+        expected.append([variant.replace("-", " "), *cells])
+    [(name, text)] = ANALYSES["image_norms"](grid)
+    assert name == "image-norms.md" and "Low are the 12 of 60 test images" in text
+    assert table(text, "| loss | accuracy good % |") == expected
+    folds = {"variants": {"A": {}}, "seeds": [0], "analyses": ["image_norms"], "folds": {"data.options.fold": [0, 1]}}
+    with pytest.raises(InputError, match="image_norms reads one set of test images; got folds: leave one of them out"):
+        recipe.load("cm-t1a", [f"compare={json.dumps(folds)}", "published=null", "claims=[]"])
 
 
 def test_one_seed_and_no_paper_show_no_deviation_and_no_second_table(grid: Comparison, path: str) -> None:

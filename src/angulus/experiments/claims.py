@@ -19,6 +19,7 @@ GROUPS = ("good", "low", "entire")
 ANALYSES = {
     "norm_bins": "accuracy and number of test samples by feature norm: FI Fig. 1",
     "per_class": "mean norm and accuracy by class: FI Fig. 6",
+    "image_norms": "accuracy where good and low are split by the norms of the test images' pixels",
     "changed": "samples that a variant fixes and breaks against the baseline, and their norms: FI Table 5",
     "weight_histograms": "the weights by layer, before and after training: FI Fig. 7",
     "curves": "loss, feature norm and accuracy of training batches, and of the test images, by step: FI Fig. 2, 8",
@@ -144,6 +145,10 @@ class Compare:
                 checks.choice(f"compare.{name}", value, self.grid)
         for name in self.analyses:
             checks.choice("compare.analyses", name, ANALYSES)
+        if self.folds and "image_norms" in self.analyses:
+            raise checks.InputError(
+                "compare.analyses image_norms reads one set of test images; got folds: leave one of them out"
+            )
         if self.choose is not None:
             self._check_trials(self.choose.settings)
 

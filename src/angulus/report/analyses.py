@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from angulus.core import files
+from angulus.evaluation.metrics import image_quality
 from angulus.evaluation.protocols import scored
 from angulus.evaluation.protocols.classification import Predictions
 from angulus.evaluation.protocols.quality import evaluate_changes
@@ -28,7 +29,7 @@ from angulus.report.chart import Chart, Panels
 from angulus.report.error_curves import error_curves
 from angulus.report.feature_chart import plane_features
 from angulus.report.summary_section import comparison_dots
-from angulus.report.tables import NONE, markdown_table, to_markdown
+from angulus.report.tables import NONE, cell, markdown_table, to_markdown
 from angulus.training.log import METRICS, read_lines
 from angulus.training.state import CHECKPOINT, class_rows, load_checkpoint, saved_weights
 
@@ -121,6 +122,35 @@ def _per_class(comparison: Comparison) -> Iterator[tuple[str, Chart]]:
     norms, correct = by_class(lambda test: test["norms"]), by_class(lambda test: test["labels"] == test["predictions"])
     yield "per-class-norm.png", charts.bars(names, norms, title="mean feature norm by class", y_label="norm")
     yield "per-class-accuracy.png", charts.bars(names, correct, title="test accuracy by class", y_label="accuracy")
+
+
+def _image_norms(comparison: Comparison) -> Iterator[tuple[str, str]]:
+    recipe, grid = comparison.recipe, section(comparison.recipe)
+    images, fraction = build.splits(recipe).test, recipe.evaluation.low_fraction
+    ink = np.empty(len(images))
+    for rows in np.array_split(np.arange(len(images)), 1 + len(images) // 1000):
+        ink[rows] = images.pixels[torch.from_numpy(rows)].double().flatten(1).norm(dim=1).numpy()
+    low = image_quality.low_quality(ink, fraction)
+    body = []
+    for name in grid.grid:
+        by_seed = []
+        for test in (load_test(run_folder(comparison.folder, name, seed)) for seed in grid.seeds):
+            right = test["labels"] == test["predictions"]
+            shares = [
+                100 * np.sum(~right[group]) / max(1, np.sum(~right))
+                for group in (low, image_quality.low_quality(test["norms"], fraction))
+            ]
+            accuracies = [100 * right[group].mean() for group in (~low, low)]
+            by_seed.append([*accuracies, *shares, np.corrcoef(ink, test["norms"])[0, 1]])
+        columns = zip(np.transpose(by_seed), (2, 2, 0, 0, 2), strict=True)
+        body.append([name, *(cell(Cell(column.tolist()), digits) for column, digits in columns)])
+    head = ["accuracy good %", "accuracy low %", "errors on low images %", "the same, by feature norms", "correlation"]
+    words = (
+        f"Low are the {low.sum():,} of {len(low):,} test images whose own norm, the root of the sum of squared pixels, "
+        "is smallest. The last column is the correlation of that norm with the feature norm."
+    )
+    table = markdown_table(["loss", *head], body)
+    yield "image-norms.md", f"# Quality by the norm of the image\n\n{words}\n\n{table}\n"
 
 
 def _changed(comparison: Comparison) -> Iterator[tuple[str, str]]:
@@ -267,6 +297,7 @@ def _file_name(variant: str) -> str:
 ANALYSES: dict[str, Callable[[Comparison], Iterator[tuple[str, Any]]]] = {
     "norm_bins": _norm_bins,
     "per_class": _per_class,
+    "image_norms": _image_norms,
     "changed": _changed,
     "weight_histograms": _weight_histograms,
     "curves": _curves,
