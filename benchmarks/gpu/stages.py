@@ -238,6 +238,7 @@ QUIET = {
     "hard mining": partial(make_head, losses.hm_softmax()),
     "center loss": partial(make_head, losses.normface() + losses.center_loss(0.01)),
     "memory": partial(make_head, losses.normface() + losses.cross_batch_memory()),
+    "Proxy-Anchor": partial(make_head, losses.proxy_anchor()),
     "sampled classes": partial(make_head, ARCFACE, sampling=ClassSampling(0.5)),
     "ShardedHead": partial(make_head, COMPOSED["ArcFace + CM radius"], kind=ShardedHead),
 }
