@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -74,7 +75,7 @@ def test_a_stage_out_of_time_is_stopped_and_named(tmp_path: Path) -> None:
 
 
 def test_a_step_needs_torch_alone() -> None:
-    """The machine of that day may have torch and triton only."""
+    """The machine of that day may have torch and triton only, and angulus as a checkout that was not installed."""
     script = (
         "import sys\n"
         "sys.modules.update(dict.fromkeys(('scipy', 'pydantic', 'sklearn', 'pyarrow', 'matplotlib', 'safetensors')))\n"
@@ -82,6 +83,10 @@ def test_a_step_needs_torch_alone() -> None:
         "head = angulus.DenseHead(4, 40, angulus.losses.arcface(16), impl='chunked')\n"  # more classes than 2 d
         "optimizer = angulus.BackwardSGD(head.bfloat16(), 0.1, rounding='kahan')\n"
         "head(torch.randn(3, 4), torch.arange(3)).backward()\n"
+        "import importlib.metadata\n"
+        "importlib.metadata.distribution = None\n"
+        "from angulus.core import environment\n"
+        "assert environment.describe(torch.device('cpu'))['angulus'] == angulus.__version__\n"
     )
     source = str(RUN.parents[2] / "src")
     done = subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": source}, capture_output=True, text=True)
@@ -95,15 +100,25 @@ def test_an_unknown_stage_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "gpu.jsonl").exists()
 
 
-def test_the_kernels_compile_for_an_h100_without_one() -> None:
+@pytest.mark.parametrize(
+    ("impl", "kernels"),
+    [
+        ("fused", {"reduce_tile", "coefficient_tile"}),
+        ("blocked", {"reduce_block", "coefficient_block", "finish_rows", "invert_lengths"}),
+    ],
+)
+def test_the_launches_compile_for_an_h100_without_one(impl: str, kernels: set[str], tmp_path: Path) -> None:
     """Triton's compiler refuses what its interpreter runs, such as a variable that changes its type in a loop."""
     pytest.importorskip("triton")
-    script = RUN.with_name("compiled.py")
-    kernels = "reduce_block,coefficient_block,finish_rows,invert_lengths"
-    done = subprocess.run(
-        [sys.executable, str(script), "--kernels", kernels], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, str(RUN.with_name("compiled.py")), "--impl", impl]
+    environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert {row["kernel"] for row in rows} == set(kernels.split(","))
-    assert all(row["spilled_bytes"] == 0 and row["programs"] >= 3 for row in rows)
+    assert {row["kernel"] for row in rows} == kernels
+    assert all(row["shared_bytes"] <= 227 * 1024 for row in rows)
+    if impl == "fused":
+        assert len(rows) == 16  # forward and backward of two losses in four precisions
+        assert all(row["tensor_cores"] == ("bf16" in row["what"] or "tf32" in row["what"]) for row in rows)
+    else:
+        assert all(row["spilled_bytes"] == 0 and row["programs"] >= 3 for row in rows)

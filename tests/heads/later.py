@@ -62,7 +62,7 @@ def main(rank: int, count: int, rendezvous: str, results: str) -> None:
     objectives = {name: ranks._global(case.objective_for(CLASSES)) for name, case in CASES.items()} | ranks.OTHERS
     objectives["mining within each rank"] = losses.normface(8.0).replace(weighting=HardMining(0.6))
     for name, objective in objectives.items():
-        if not objective.reduces_batch and not name.startswith("own "):
+        if not name.startswith("own "):
             found[name] = compare(objective, rank, count)
     deferred.POSING = True
     for check in CHECKS:
@@ -139,6 +139,7 @@ def bad_batches(rank: int, count: int) -> float:
     raw = losses.softmax() + losses.feature_incay(0.1, form="linear", bound="auto")
     worst = 0.0
     for spoil, objective, sentence in (
+        (outside, losses.proxy_anchor(), "labels must be in [0, 7) or -100 (ignored); got 7 at row 1"),
         (outside, MOVING, "labels must be in [0, 7) or -100 (ignored); got 7 at row 1"),
         (infinite, MOVING, "features must be finite; got NaN or Inf at row 2"),
         (too_long, MOVING + Picky(), "a row is too long"),
@@ -146,7 +147,7 @@ def bad_batches(rank: int, count: int) -> float:
     ):
         torch.manual_seed(5)
         for head in (ShardedHead(SIZE, CLASSES, objective), DenseHead(SIZE, CLASSES, objective).synchronize()):
-            if spoil is too_long and isinstance(head, DenseHead):
+            if isinstance(head, DenseHead) and (spoil is too_long or objective.reduces_batch):
                 continue  # which raises at once, as nothing is exchanged
             if spoil is huge:
                 with torch.no_grad():
@@ -167,9 +168,12 @@ def bad_batches(rank: int, count: int) -> float:
             worst = max(worst, ranks.refused(lambda head=head: head(features, mine), said))
             worst = max(worst, 0.0 if bool(head(features, mine).isfinite()) else 4.0)
             head.check()
-    head = ShardedHead(SIZE, CLASSES, MOVING)
-    head(features, torch.full_like(mine, -100))
-    return max(worst, ranks.refused(head.check, "every label is -100"))
+    for objective in (MOVING, losses.proxy_anchor()):
+        head = ShardedHead(SIZE, CLASSES, objective)
+        head(features, torch.full_like(mine, -100)).backward()
+        worst = max(worst, 5.0 if head.weight.grad is None or bool(head.weight.grad.any()) else 0.0)
+        worst = max(worst, ranks.refused(head.check, "every label is -100"))
+    return worst
 
 
 def findings_that_arrive_on_one_rank_first(rank: int, count: int) -> float:

@@ -52,6 +52,8 @@ def problem(
     }
     if request.shift is not None:
         leaves["shift"] = 3 * draw(rows)
+    if request.kept is not None:
+        request = replace(request, kept=torch.arange(rows, device=DEVICE) % 3 != 1)
     if mapped:
         request = replace(request, threshold=torch.empty(0), coefficients=(0.2, 1.3, 0.1))
     return Problem(leaves, torch.randint(classes, (rows,), generator=generator), request, biased)

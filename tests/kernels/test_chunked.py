@@ -368,6 +368,7 @@ FURTHER = {
     "the sum of raw logits": {"sums_logits": True, "unit_weight": False},
     "class sums": {"class_sums": ((4.0, 0.1), (40.0, 0.3))},
     "class sums alone": {"class_sums": ((4.0, 0.1),), "radius": None},
+    "class sums of some rows": {"class_sums": ((4.0, 0.1), (40.0, 0.3)), "kept": EMPTY},
     "all of them": {"class_sums": ((4.0, 0.1),), "sums_logits": True, "shift": EMPTY, "power": (2.0, 0.0)},
 }
 

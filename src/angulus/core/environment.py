@@ -18,6 +18,7 @@ import filelock
 import numpy
 import torch
 
+from angulus import __version__
 from angulus.core import redact
 
 
@@ -25,7 +26,7 @@ def describe(device: torch.device) -> dict[str, Any]:
     """Versions, device, machine and command, as plain values."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return {
-        "angulus": metadata.version("angulus"),
+        "angulus": __version__,
         "torch": torch.__version__,
         "numpy": numpy.__version__,
         "python": platform.python_version(),

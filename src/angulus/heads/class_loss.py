@@ -280,7 +280,7 @@ def _rows_loss(
 ) -> tuple[Finished, Geometry, Tensor | None]:
     """The loss of checked rows, the geometry of their targets, and their radius; `global_labels` count all C.
 
-    `kept` [B] names the rows that count, for a weighting that reads the batch; None: all do.
+    `kept` [B] names the rows that count, for what reads the batch; None: all do.
     """
     weight, labels = subset.weight, subset.labels
     radius = radius_of(bound, norms)
@@ -289,7 +289,7 @@ def _rows_loss(
         with torch.no_grad():
             before = dataclasses.replace(_target(bound, norms, unit, weight[labels]), labels=global_labels)
     asked = ask(bound, norms, before, radius)
-    wanted = dataclasses.replace(request(bound, radius, asked), update=update)
+    wanted = dataclasses.replace(request(bound, radius, asked), update=update, kept=kept)
     reduced = kernel(unit, weight, subset.biases, labels, wanted)
     # of the kernel's own rows: their gradient goes into the kernel's, and no second [C, d] is made
     target = dataclasses.replace(_target(bound, norms, unit, reduced.rows), labels=global_labels)

@@ -11,8 +11,8 @@ check only some steps would miss most bad batches.
 Several ranks tell each other on the device whether their batch is good, so that none moves by a batch that is bad on
 another; and on the host, before each step, whether one has read a bad finding, so that all raise at the same call.
 
-Checked at once, as on a CPU: what is computed under no_grad or from a weight that is not a leaf, and steps that need
-facts of the batch on the host anyway: Proxy-Anchor, and pieces of one's own that read the batch without `masks`.
+Checked at once, as on a CPU: what is computed under no_grad or from a weight that is not a leaf, and pieces of one's
+own that read the batch without `masks`, since only the host can drop the ignored rows for them.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def defers(features: Tensor, weight: Tensor, bound: BoundObjective) -> bool:
     weighting = bound.spec.weighting
     readers = [piece for piece in bound.bound_pieces if hasattr(piece, "prepare")]
     readers += [weighting] if weighting is not None and weighting.reads_batch else []
-    return not bound.spec.reduces_batch and all(getattr(piece, "masks", False) for piece in readers)
+    return all(getattr(piece, "masks", False) for piece in readers)
 
 
 def examine(

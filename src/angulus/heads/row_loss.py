@@ -298,7 +298,8 @@ def _cross_entropy(
 
 def _answer(ask: Any, penalty: Any, rows: Rows, plain: Any, hinges: Any, class_sums: Any, spreads: Any) -> Any:
     if isinstance(ask, ClassSums):
-        return tuple(number.expand_as(rows.norms) for number in next(class_sums))
+        own, others, classes = (number.expand_as(rows.norms) for number in next(class_sums))
+        return own, others, classes.clamp(min=1)  # none has a row if every label is ignored
     if isinstance(ask, LogSumExp):
         return next(plain)
     if isinstance(ask, Hinge):

@@ -346,7 +346,7 @@ class ShardedHead(BaseHead):
                         before = replace(self._targets(bound, norms, everyone, subset, rows)[0], labels=labels)
                 radius = radius_of(bound, norms)
                 asked = ask(bound, norms, before, radius)
-                wanted = replace(self._shared(request(bound, radius, asked), sizes), update=update)
+                wanted = replace(self._shared(request(bound, radius, asked), sizes), update=update, kept=kept_of_all)
                 reduced = self.kernel(everyone, subset.weight, subset.biases, subset.labels, wanted)
                 target, bias = self._targets(bound, norms, everyone, subset, rows, reduced.rows)
                 target = replace(target, labels=labels)

@@ -280,7 +280,7 @@ class Sums:
             total += inner.clamp_min_(0).sum(dim=0)
         for (alpha, delta), (own, others, classes) in zip(request.class_sums, self.columns, strict=True):
             assert cosines is not None
-            found = reduce_columns(cosines, block.targets, alpha, delta, block.room[2])
+            found = reduce_columns(cosines, block.targets, request.kept, alpha, delta, block.room[2])
             own += found.own.sum()
             others += found.others.sum()
             classes += found.present
@@ -447,7 +447,7 @@ class Backward:
         for (alpha, delta), (of_own, of_others) in zip(request.class_sums, self.of_columns, strict=True):
             assert cosines is not None
             out = block.room[4 if on_cosines is None else 2]
-            columns = reduce_columns(cosines, block.targets, alpha, delta, out)
+            columns = reduce_columns(cosines, block.targets, request.kept, alpha, delta, out)
             gradient = columns.other_shares.mul_(alpha * of_others)
             gradient.index_put_(block.targets, columns.own_shares * (-alpha * of_own))
             on_cosines = gradient if on_cosines is None else on_cosines.add_(gradient)

@@ -41,6 +41,7 @@ class Request:
     # (α, δ) each, of sums over the batch for each class: K = Σ_j log(1 + Σ_{i: y=j} e^{−α (cos_j − δ)}),
     # Σ_j log(1 + Σ_{i: y≠j} e^{α (cos_j + δ)}), and the number of classes j with a row
     class_sums: tuple[tuple[float, float], ...] = ()
+    kept: Tensor | None = None  # [B] of bool, the rows i in `class_sums`; None: all
     sums_logits: bool = False  # whether T = Σ_{j≠y} (radius · mapped_j + b_j) is wanted, too
     # for weights [C, K, d], whose cosines need unit_weight: γ of the softmax that weights the K cosines of a class, or
     # None for the largest of them
@@ -132,15 +133,20 @@ def reduce_rows(unit: Tensor, weight: Tensor, bias: Tensor | None, labels: Tenso
         total = logits.masked_fill(target, 0.0).sum(dim=1) if request.sums_logits else None
     plain = tuple(log_sum_exp(scale[:, None] * cosines, target) for scale in request.plain_scales)
     hinges = tuple(_hinge(offset, cosines, target) for offset in request.hinge_offsets)
-    sums = tuple(_class_sums(cosines, target, alpha, delta) for alpha, delta in request.class_sums)
+    sums = tuple(_class_sums(cosines, target, request.kept, alpha, delta) for alpha, delta in request.class_sums)
     spreads = tuple(per_row(mean_distances(weight, eps), weight, len(unit)) for eps in request.spreads)
     return Reduced(log_sum, plain, hinges, rows, total, sums, spreads)
 
 
-def _class_sums(cosines: Tensor, target: Tensor, alpha: float, delta: float) -> tuple[Tensor, Tensor, Tensor]:
-    own = log_sum_exp(-alpha * (cosines - delta).T, ~target.T)
-    others = log_sum_exp(alpha * (cosines + delta).T, target.T)
-    return softplus(own).sum(), softplus(others).sum(), target.any(dim=0).sum().to(cosines.dtype)
+def _class_sums(
+    cosines: Tensor, target: Tensor, kept: Tensor | None, alpha: float, delta: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    rows, other_rows = target.T, ~target.T
+    if kept is not None:
+        rows, other_rows = rows & kept, other_rows & kept
+    own = log_sum_exp(-alpha * (cosines - delta).T, ~rows)
+    others = log_sum_exp(alpha * (cosines + delta).T, ~other_rows)
+    return softplus(own).sum(), softplus(others).sum(), rows.any(dim=1).sum().to(cosines.dtype)
 
 
 def _mapped(base: Tensor, request: Request) -> Tensor:

@@ -224,7 +224,7 @@ class ClassSums(NamedTuple):
     """Asks for sums over the batch for each class p.
 
     These are Σ_p log(1 + Σ_{x of p} e^{−alpha (cos − delta)}), Σ_p log(1 + Σ_{x not of p} e^{alpha (cos + delta)}), and
-    the number of classes with a row; each repeated for every row of the batch, [B].
+    the number of classes with a row, at least 1; each repeated for every row of the batch, [B].
     """
 
     alpha: float

@@ -16,7 +16,6 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,7 +24,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from angulus import backbones
+from angulus import __version__, backbones
 from angulus.backbones import timm_models
 from angulus.backbones.layers import FirstNumbers, UnitFeatures
 from angulus.backbones.unfilled import Unfilled
@@ -308,7 +307,7 @@ def save(
     content = {
         "format": FORMAT,
         "library_name": "angulus",
-        "angulus": metadata.version("angulus"),
+        "angulus": __version__,
         "sha256": hashlib.sha256(weights).hexdigest(),
         **content,
     }

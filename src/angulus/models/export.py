@@ -15,7 +15,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from angulus import __version__
 from angulus.backbones.layers import UnitFeatures
 from angulus.core import checks, extras, files
 from angulus.core.checks import InputError
@@ -170,7 +170,7 @@ def _about(model: Model, precision: str) -> dict[str, str]:
     config = model.config
     shape = f"[batch, {config.in_channels}, {', '.join(map(str, config.image_size))}]"
     about = {
-        "angulus": metadata.version("angulus"),
+        "angulus": __version__,
         "angulus.model": model.name,
         "angulus.sha256": model.sha256,
         "angulus.backbone": config.backbone,
