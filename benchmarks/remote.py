@@ -1,8 +1,9 @@
 """Epochs of decoded batches of records in random order: from this disk, and from a store that answers after a wait.
 
-    python benchmarks/remote.py RECORDS [--wait-ms 20] [--rounds 3] [--copies 8] [--save]
+    python benchmarks/remote.py RECORDS [--wait-ms 20] [--rounds 3] [--copies 8] [--mbit 0] [--save]
 
-The store is `slow_store.py`, S3 on loopback, with the parts of RECORDS several times over. An epoch is every image
+The store is `slow_store.py`, S3 on loopback, with the parts of RECORDS several times over; --mbit is the rate of its
+line in 10⁶ bits per second, 0 for what the machine can. An epoch is every image
 once, in batches of 128 in the order of a training. "first" is the epoch that finds nothing of the store on this disk,
 "bytes" the same without decoding, "again" any later one. "rows" is what a full disk leaves, a request per image, and
 "s3fs" the same by the package's own way; both are of a few batches. Workers are processes that read and decode for the
@@ -14,6 +15,7 @@ what limits, the ratio is the disk's processor time by the reader's.
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -21,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,10 +47,10 @@ FEW = 8  # batches of what takes long
 
 
 @contextmanager
-def slow_store(folder: Path, wait_s: float) -> Iterator[int]:
+def slow_store(folder: Path, wait_s: float, bytes_per_s: float) -> Iterator[int]:
     """The folder's subfolders as buckets of s3://; gives the process that serves them."""
     script = Path(__file__).with_name("slow_store.py")
-    command = [sys.executable, str(script), str(folder), str(wait_s)]
+    command = [sys.executable, str(script), str(folder), str(wait_s), str(bytes_per_s)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -80,6 +83,7 @@ class Place:
         self.batches: list[Any] = []
         self.loader = data_loader(pixels, self.batches, workers, pin=False, stay=True)
         self.store_cpu_s: list[float] = []  # per image, of each epoch
+        self.requests: list[int] = []
 
     def epoch(self) -> Clock:
         """Seconds per image."""
@@ -89,7 +93,7 @@ class Place:
         self.batches[:] = batches(len(self.records), BATCH, seed=0, epoch=len(self.store_cpu_s))
         if self.name in ("rows", "s3fs"):
             del self.batches[FEW:]
-        images = sum(map(len, self.batches))
+        images, requests = sum(map(len, self.batches)), requests_so_far()
         began, cpu_began, store_began = time.perf_counter(), own_cpu_seconds(), cpu_seconds(self.store_pid)
         if self.name == "bytes":
             for rows in self.batches:
@@ -99,7 +103,13 @@ class Place:
                 pass
         seconds, cpu_s = time.perf_counter() - began, own_cpu_seconds() - cpu_began
         self.store_cpu_s.append((cpu_seconds(self.store_pid) - store_began) / images)
+        self.requests.append(requests_so_far() - requests)
         return Clock(seconds / images, cpu_s / images)
+
+
+def requests_so_far() -> int:
+    with urllib.request.urlopen(f"{os.environ['AWS_ENDPOINT_URL']}/requests") as answer:
+        return int(answer.read())
 
 
 def own_cpu_seconds() -> float:
@@ -108,9 +118,9 @@ def own_cpu_seconds() -> float:
     return time.process_time() + sum(cpu_seconds(pid) for pid in workers if pid is not None)
 
 
-def measure(folder: Path, wait_s: float, rounds: int) -> Iterator[Row]:
+def measure(folder: Path, wait_s: float, mbit: int, rounds: int) -> Iterator[Row]:
     """Rows of images per second and processor time, by place and number of workers, of records in bucket/faces."""
-    with slow_store(folder, wait_s) as pid:
+    with slow_store(folder, wait_s, 1e6 * mbit / 8 if mbit else math.inf) as pid:
         places: dict[str, Place] = {}
         for name, counts in WORKERS.items():
             records = Records(folder / "bucket/faces" if name == "disk" else "s3://bucket/faces")
@@ -125,7 +135,7 @@ def measure(folder: Path, wait_s: float, rounds: int) -> Iterator[Row]:
         for key, place in places.items():
             workers = place.loader.num_workers
             timing, local = timings[key], timings[f"disk {min(workers, 2)}"]
-            row: Row = {"place": place.name, "workers": workers, "wait_ms": 1000 * wait_s}
+            row: Row = {"place": place.name, "workers": workers, "wait_ms": 1000 * wait_s, "mbit": mbit}
             row |= {"images": len(place.records), "images_per_s": 1 / timing.seconds}
             row |= spread([own.seconds / other.seconds for own, other in zip(local.clocks, timing.clocks, strict=True)])
             cpu = spread(
@@ -135,23 +145,25 @@ def measure(folder: Path, wait_s: float, rounds: int) -> Iterator[Row]:
             yield row | {
                 "cpu_us": 1e6 * timing.cpu_seconds,
                 "store_cpu_us": 1e6 * statistics.median(place.store_cpu_s[1:]),
+                "requests": int(statistics.median(place.requests[1:])),
             }
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = options(__doc__ or "", rounds=3, wait_ms=20, copies=8)
+    parser = options(__doc__ or "", rounds=3, wait_ms=20, copies=8, mbit=0)
     parser.add_argument("records", type=Path)
     asked = parser.parse_args(arguments)
     with TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
         several_times(asked.records, asked.copies, Path(folder, "store/bucket/faces"))
-        rows = list(measure(Path(folder, "store"), asked.wait_ms / 1000, asked.rounds))
+        rows = list(measure(Path(folder, "store"), asked.wait_ms / 1000, asked.mbit, asked.rounds))
     show(
         f"{rows[0]['images']:,} images in batches of {BATCH}, {asked.wait_ms} ms before each answer",
         [
             {
                 "place": row["place"],
                 "workers": str(row["workers"]),
+                "requests": f"{row['requests']:,}",
                 "images/s": f"{row['images_per_s']:,.0f}",
                 "ratio to the disk": ratio_text(row),
                 "CPU µs/image": f"{row['cpu_us']:,.0f}",
