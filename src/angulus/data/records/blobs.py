@@ -117,13 +117,14 @@ class RemoteBlobs:
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
         self.where = stores.masked(self._url)
-        self._process = -1
+        self._process, self._system = -1, cast(Any, None)
         self._signs, self._addresses = self._url.startswith(_SIGN), dict[str, tuple[str, float]]()
         self._copies, self._keeps = LocalBlobs(urls.cache_entry(self._url, "rows")), hasattr(os, "pwrite")
         self._connect()
 
     def _connect(self) -> Any:
         if self._process != os.getpid():
+            self._inherited = self._system  # a parent's client complains when it is closed in another process
             self._system, self._root = stores.connect(self._url)
             self._process = os.getpid()
         return self._system
