@@ -15,7 +15,6 @@ import contextlib
 import http.client
 import io
 import json
-import os
 import re
 import statistics
 import subprocess
@@ -36,7 +35,7 @@ from angulus.core.embeddings import Embeddings
 from angulus.models import artifact
 from angulus.models.artifact import Config
 from angulus.search import open_gallery
-from harness import Row, clock, options, run, show, store
+from harness import Row, clock, cpu_seconds, options, run, show, store
 
 CONTRACT = Contract(size=(112, 112), colour="rgb", template="five_points", flip="sum")
 CONFIG = Config("slim_resnet", 3, (112, 112), 256, contract=CONTRACT)
@@ -109,12 +108,6 @@ def load(port: int, pid: int, path: str, images: list[bytes], requests: int, cli
     core_ms = 1e3 * (cpu_seconds(pid) - cpu_began) / len(times)
     row: Row = {"what": path, "clients": clients, "images_per_s": len(times) / seconds, "core_ms": core_ms}
     return row | {"p50_ms": marks[49], "p90_ms": marks[89], "p99_ms": marks[98]}
-
-
-def cpu_seconds(pid: int) -> float:
-    """The core time of a process, of its threads and of the kernel for it."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_of(pid: int) -> float:

@@ -1,11 +1,15 @@
-"""The part of S3 that reading needs, on loopback, with a wait before each answer: python slow_store.py FOLDER SECONDS.
+"""The part of S3 that reading needs, on loopback, with a wait before each answer.
 
-It prints its port. A bucket is a folder in FOLDER. Signatures are not checked.
+    python slow_store.py FOLDER WAIT_S [BYTES_PER_S]
+
+It prints its port. A bucket is a folder in FOLDER. Signatures are not checked. GET /requests gives how many objects, or
+ranges of them, were read. With BYTES_PER_S, the answers share a line of that rate.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import sys
 import urllib.parse
@@ -17,8 +21,11 @@ TIME = "2026-01-01T00:00:00.000Z"
 class Store(asyncio.Protocol):
     """One connection, kept alive."""
 
-    def __init__(self, folder: Path, wait_s: float) -> None:
-        self.folder, self.wait_s, self.received = folder, wait_s, b""
+    requests = 0  # of all connections
+    line_free = 0.0  # when what was sent before has passed the line, by the loop's clock
+
+    def __init__(self, folder: Path, wait_s: float, bytes_per_s: float) -> None:
+        self.folder, self.wait_s, self.bytes_per_s, self.received = folder, wait_s, bytes_per_s, b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -37,6 +44,8 @@ class Store(asyncio.Protocol):
         file = self.folder / urllib.parse.unquote(url.path).strip("/")
         if "list-type" in query:
             return self.send("200 OK", listing(file, query.get("prefix", "")).encode())
+        if url.path == "/requests":
+            return self.send("200 OK", str(Store.requests).encode())
         if not file.is_file():
             return self.send("404 Not Found", b"")
         size = file.stat().st_size
@@ -44,6 +53,7 @@ class Store(asyncio.Protocol):
         span = re.search(r"(?i)\r\nrange: bytes=(\d+)-(\d+)", head)
         if method == "HEAD":
             return self.send("200 OK", b"", facts, size)
+        Store.requests += 1
         first, last = (int(span[1]), min(int(span[2]), size - 1)) if span else (0, size - 1)
         with file.open("rb") as opened:
             opened.seek(first)
@@ -53,7 +63,10 @@ class Store(asyncio.Protocol):
 
     def send(self, status: str, body: bytes, facts: str = "", length: int | None = None) -> None:
         length = len(body) if length is None else length
-        self.transport.write(f"HTTP/1.1 {status}\r\n{facts}Content-Length: {length}\r\n\r\n".encode() + body)
+        answer = f"HTTP/1.1 {status}\r\n{facts}Content-Length: {length}\r\n\r\n".encode() + body
+        loop = asyncio.get_running_loop()
+        Store.line_free = max(loop.time(), Store.line_free) + len(answer) / self.bytes_per_s
+        loop.call_at(Store.line_free, self.transport.write, answer)
 
 
 def listing(bucket: Path, prefix: str) -> str:
@@ -69,8 +82,9 @@ def listing(bucket: Path, prefix: str) -> str:
 
 
 async def main() -> None:
-    folder, wait_s = Path(sys.argv[1]), float(sys.argv[2])
-    server = await asyncio.get_running_loop().create_server(lambda: Store(folder, wait_s), "127.0.0.1", 0)
+    folder, wait_s, *rate = Path(sys.argv[1]), *map(float, sys.argv[2:])
+    bytes_per_s = rate[0] if rate else math.inf
+    server = await asyncio.get_running_loop().create_server(lambda: Store(folder, wait_s, bytes_per_s), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

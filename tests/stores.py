@@ -24,9 +24,14 @@ class Store:
     faults: list[str | None] = field(default_factory=list)
     always: str | None = None
     requests: list[tuple[str, str]] = field(default_factory=list)
+    open: int = 0
+    most_open: int = 0  # requests that waited for their answers at the same time
 
     def handle(self, app: Callable[..., Iterable[bytes]], environ: dict[str, Any], start: Any) -> Iterable[bytes]:
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
         time.sleep(self.latency_s)
+        self.open -= 1
         self.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
         fault = self.always or (self.faults.pop(0) if self.faults else None)
         if fault == "short":  # half of the body, with the length of the half

@@ -5,15 +5,19 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import pickle
 import re
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import fsspec
 import numpy as np
 import pytest
+import torch
 import typer
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -25,8 +29,10 @@ from angulus.core import stores as core_stores
 from angulus.core.checks import InputError
 from angulus.core.embeddings import Embeddings
 from angulus.data.convert import convert
-from angulus.data.records import Records
+from angulus.data.loader import DecodedPixels, data_loader, read_batches
+from angulus.data.records import Records, Row, blobs, reader, write_records
 from angulus.evaluation.protocols.result import SAMPLES
+from angulus.training.batches import batches
 from people import crowd
 from stores import Store
 
@@ -242,20 +248,79 @@ def test_throttling_is_waited_for(s3: Store) -> None:
     assert s3.faults == []
 
 
-def test_records_are_read_by_row_through_throttling_and_short_answers(s3: Store, tmp_path: Path) -> None:
+def test_records_are_read_through_throttling_and_short_answers(s3: Store, tmp_path: Path) -> None:
     photos(tmp_path / "photos")
     convert(tmp_path / "photos", "s3://bucket/records")
     assert convert(tmp_path / "photos", tmp_path / "records").rows == 6
     local, remote = Records(tmp_path / "records"), Records(urls.fetch("s3://bucket/records"))
-    s3.faults = ["503 SlowDown", "short", None, "short"]
+    s3.faults = ["503 SlowDown", "short", None, "short"]  # the block, what its half lacks, and one of that again
     assert remote.images(range(5)) == local.images(range(5))
     assert s3.faults == []
     assert remote.where == "s3://bucket/records"
+    shutil.rmtree(tmp_path / "cache")
+    remote = Records("s3://bucket/records")
     s3.always = "short"
     with pytest.raises(
         InputError, match=r"s3://bucket/records/rows-00000.parquet must be as it was written; it is damaged"
     ):
         remote.images([5])
+
+
+@pytest.fixture
+def epoch(s3: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Records, Records, Any]:
+    """The same 60 images on this disk and in the store, in small blocks, and the batches of an epoch."""
+    generator = np.random.default_rng(0)
+    images = [cv2.imencode(".png", generator.integers(0, 255, (9, 9, 3), np.uint8))[1].tobytes() for _ in range(60)]
+    rows = [Row(f"{n}.png", image, str(n % 5)) for n, image in enumerate(images)]
+    url = f"s3://bucket/{uuid.uuid4().hex}"
+    for place in (tmp_path / "records", url):
+        write_records(place, rows)
+    monkeypatch.setattr(reader, "_BLOCK", 1000)
+    remote = Records(url)
+    s3.requests.clear()
+    return Records(tmp_path / "records"), remote, batches(60, 8, seed=0, epoch=0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_from_a_store_is_that_from_the_disk_also_resumed_and_leaves_a_copy(
+    s3: Store, epoch: tuple[Records, Records, Any], workers: int
+) -> None:
+    local, remote, order = epoch
+
+    def read(records: Records, rows: Any) -> torch.Tensor:
+        pixels = DecodedPixels(records, np.arange(60), (9, 9), threads=1)
+        return torch.cat([pixels for pixels, _ in read_batches(data_loader(pixels, rows, workers, pin=False))])
+
+    wanted = read(local, order)
+    assert torch.equal(read(remote, order[:3]), wanted[:24])  # stopped after three batches
+    assert torch.equal(read(pickle.loads(pickle.dumps(remote)), order[3:]), wanted[24:])
+    assert s3.requests
+    s3.always = "503 SlowDown"
+    assert torch.equal(read(remote, order), wanted)
+
+
+def test_requests_at_a_time_are_bounded(
+    s3: Store, epoch: tuple[Records, Records, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local, remote, order = epoch
+    monkeypatch.setattr(blobs, "_AT_ONCE", 4)
+    s3.latency_s, s3.most_open = 0.05, 0
+    assert remote.images(order[0]) == local.images(order[0])
+    assert s3.most_open == 4
+    monkeypatch.setattr(blobs, "_LEAST_FREE", 2**62)
+    s3.most_open = 0
+    assert remote.images(range(60)) == local.images(range(60))
+    assert s3.most_open == 4
+
+
+def test_what_a_store_refuses_for_a_moment_is_asked_again_alone(s3: Store, epoch: tuple[Records, Records, Any]) -> None:
+    local, remote, order = epoch
+    assert remote.images(order[0][:1]) == local.images(order[0][:1])
+    s3.requests.clear()
+    s3.faults = [None, "503 SlowDown", "500 InternalError", None, "503 SlowDown"]
+    assert remote.images(range(60)) == local.images(range(60))
+    assert s3.faults == []
+    assert len(s3.requests) == len(np.unique(local._starts // 1000)) - 1 + 3  # one block came with the first image
 
 
 @pytest.mark.parametrize(

@@ -221,10 +221,12 @@ def test_records_in_a_store_are_timed_next_to_the_disk(
         monkeypatch.setenv(name, "")  # the script sets them; they are as before afterwards
     monkeypatch.setattr(remote, "WORKERS", dict.fromkeys(remote.WORKERS, (0,)))
     monkeypatch.setattr(remote, "BATCH", 4)
-    remote.main([small_records, "--rounds", "1", "--batches", "1", "--wait-ms", "1", "--save"])
+    remote.main([small_records, "--rounds", "1", "--copies", "2", "--wait-ms", "1", "--save"])
     lines = {line["place"]: line for line in results("remote")}
-    assert lines.keys() == {"disk", "first", "again", "s3fs"} and lines["disk"]["ratio"] == 1.0
-    assert all(line["cpu_us"] > 0 for line in lines.values())
+    assert lines.keys() == remote.WORKERS.keys() and lines["disk"]["ratio"] == lines["disk"]["cpu_ratio"] == 1.0
+    assert all(line["images"] == 24 and line["cpu_us"] > 0 for line in lines.values())
+    assert lines["first"]["requests"] == 2  # one of each part, which is smaller than a block
+    assert (lines["again"]["requests"], lines["rows"]["requests"]) == (0, 24)
 
 
 def test_records_are_timed_next_to_a_folder(
