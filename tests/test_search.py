@@ -301,7 +301,7 @@ def test_too_few_rows_for_an_index_and_unknown_kinds_are_refused(gallery: Galler
         gallery.store.index("lsh")
     if not isinstance(gallery.store, QdrantStore):
         with pytest.raises(InputError, match=r"from 256 rows at least; .* has 20"):
-            gallery.store.index("hnsw")
+            gallery.store.index("int8")
 
 
 def test_removed_vectors_are_gone_from_the_files(tmp_path: Path) -> None:
