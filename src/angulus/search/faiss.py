@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,6 +28,7 @@ from angulus.search.vector_store import (
     Vectors,
     check_indexable,
     folder_holds,
+    lock_folder,
     write_alone,
 )
 
@@ -34,7 +36,8 @@ EXTRA = "faiss"
 KINDS = ("int8", "binary")
 
 _TABLES = (
-    "CREATE TABLE state (about TEXT NOT NULL, version INTEGER NOT NULL, kind TEXT, trained BLOB)",
+    "CREATE TABLE state (about TEXT NOT NULL, version INTEGER NOT NULL, traces INTEGER NOT NULL, kind TEXT, "
+    "trained BLOB)",
     "CREATE TABLE rows (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, identity TEXT, expires INTEGER, "
     "norm REAL)",
     "CREATE INDEX people ON rows (identity)",
@@ -45,7 +48,7 @@ _PAGE = 16_384  # bytes: several vectors of 512 numbers fit
 _BLOCK = 4096  # codes stored together
 _ROWS = 10_000  # read at a time
 _SAMPLE = 50_000  # rows from which an index learns its codes, at most
-_REMOVAL_WAIT_S = 5  # for readers of before, until removed rows can leave the log
+_ERASE_WAIT_S = 5  # for those who still read removed rows
 _LISTED = "(SELECT value FROM json_each(?))"
 
 
@@ -53,8 +56,9 @@ class FaissStore:
     """Rows numbered from 1 without gaps, so that the place of a code in memory says whose it is.
 
     Each `put`, `delete` and `index` is one transaction, and so is each query: a process that dies changes nothing, and
-    readers see one state while another process writes. Removed rows are overwritten in the file; the last rows take
-    their numbers.
+    readers see one state while another process writes. `delete` gives the numbers of removed rows to the last rows, and
+    then rewrites the file, so that nothing of them remains; if it is killed there, the next process that opens the
+    gallery rewrites it.
 
     Args:
         folder: made when something is added.
@@ -63,8 +67,9 @@ class FaissStore:
 
     def __init__(self, folder: Path, *, wait_s: float = WAIT_S) -> None:
         self.folder, self.wait_s = folder, wait_s
-        self.finished: set[str] = set()  # always empty: no removal is left half done
+        self.finished: set[str] = set()  # always empty: rows are removed at once
         self._loaded: tuple[int, Any] | None = None  # the version of the gallery, and its index
+        self._opened = False
 
     @property
     def where(self) -> str:
@@ -79,17 +84,27 @@ class FaissStore:
         with self._reading() as database:
             if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 return None  # its maker died
-            return self._about(database)
+            about, (traces,) = self._about(database), database.execute("SELECT traces FROM state").fetchone()
+        if traces and not self._opened:
+            try:
+                with lock_folder(self.folder, 0):
+                    self._erase_traces()
+                checks.warn(f"{self.where}: erased what a removal of another command had left in its files")
+            except InputError as error:
+                if not isinstance(error.__cause__, filelock.Timeout):  # another process writes
+                    raise
+        self._opened = True
+        return about
 
     def create(self, about: About) -> None:
         extras.load("faiss", EXTRA, WHAT)
         with self._errors_named(), closing(self._connect("rwc")) as database:
-            for setting in (f"page_size = {_PAGE}", "auto_vacuum = FULL", "journal_mode = WAL"):
+            for setting in (f"page_size = {_PAGE}", "journal_mode = WAL"):
                 database.execute(f"PRAGMA {setting}").fetchall()
             database.execute("BEGIN IMMEDIATE")
             for table in _TABLES:
                 database.execute(table)
-            database.execute("INSERT INTO state (about, version) VALUES (?, 0)", (about.text(),))
+            database.execute("INSERT INTO state (about, version, traces) VALUES (?, 0, 0)", (about.text(),))
             database.execute("COMMIT")
 
     def describe(self, about: About) -> None:
@@ -129,10 +144,20 @@ class FaissStore:
                 moves = zip(free, last, strict=True)
                 database.executemany(f"UPDATE {table} SET number = ? WHERE number = ?", moves)
             self._encode(database, free)
-        with self._errors_named(), closing(self._connect(wait_s=_REMOVAL_WAIT_S)) as database:
+            database.execute("UPDATE state SET traces = 1")
+        self._erase_traces()
+
+    def _erase_traces(self) -> None:
+        """Rewrite the file, as the pages of removed rows keep copies, and empty the log."""
+        with self._errors_named(), closing(self._connect(wait_s=_ERASE_WAIT_S)) as database:
+            database.execute("VACUUM")
             if database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-                fact = f"another process still reads {self.where} as it was before the removal"
-                checks.warn(f"{fact}: no query finds the rows, and they leave {SQLITE}-wal when it has ended")
+                fact = f"another process still reads {self.where} as it was before a removal"
+                checks.warn(
+                    f"{fact}: no query finds the rows, and the next command after it erases them from the files"
+                )
+            else:
+                database.execute("UPDATE state SET traces = 0")
 
     def count(self) -> int:
         with self._reading() as database:
@@ -289,15 +314,13 @@ class FaissStore:
         return About.read(database.execute("SELECT about FROM state").fetchone()[0], self.where)
 
     def _connect(self, mode: str = "rw", *, wait_s: float | None = None) -> sqlite3.Connection:
-        database = sqlite3.connect(
+        return sqlite3.connect(
             f"{(self.folder / SQLITE).absolute().as_uri()}?mode={mode}",
             timeout=self.wait_s if wait_s is None else wait_s,
             isolation_level=None,
             check_same_thread=False,
             uri=True,
         )
-        database.execute("PRAGMA secure_delete = ON").fetchall()  # zeros over what is deleted
-        return database
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
