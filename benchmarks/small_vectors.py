@@ -35,7 +35,8 @@ RESIDENT = """
 import sys
 from angulus.core.embeddings import Embeddings
 from angulus.search import open_gallery
-open_gallery(sys.argv[1]).query(Embeddings.read(sys.argv[2]), effort=16)
+gallery = open_gallery(sys.argv[1])
+gallery.query(Embeddings.read(sys.argv[2]), effort=16)
 with open("/proc/self/status") as status:
     print(next(line.split()[1] for line in status if line.startswith("RssAnon")))
 """

@@ -20,7 +20,6 @@ from angulus.core.checks import InputError
 from angulus.search.vector_store import (
     SQLITE,
     WAIT_S,
-    WHAT,
     About,
     Files,
     Neighbours,
@@ -32,7 +31,7 @@ from angulus.search.vector_store import (
     write_alone,
 )
 
-EXTRA = "faiss"
+EXTRA, WHAT = "faiss", "a gallery of faiss"
 KINDS = ("int8", "binary")
 
 _TABLES = (
