@@ -63,7 +63,7 @@ def angulus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return command
 
 
-@pytest.fixture(params=["lance", "qdrant"])
+@pytest.fixture(params=["lance", "qdrant", "faiss"])
 def gallery(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Gallery]:
     """An empty gallery of each store."""
     from angulus.search import Gallery, open_gallery
@@ -71,7 +71,18 @@ def gallery(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Gallery]
 
     if request.param == "lance":
         yield open_gallery(tmp_path / "gallery")
+    elif request.param == "faiss":
+        pytest.importorskip("faiss")
+        yield open_gallery(tmp_path / "gallery.faiss")
     else:
         client = pytest.importorskip("qdrant_client").QdrantClient(":memory:")
         yield Gallery(QdrantStore(client, "faces"))
         client.close()
+
+
+@pytest.fixture(params=["g", "g.faiss"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A folder for a gallery of each store that keeps one in a folder; not there yet."""
+    if request.param == "g.faiss":
+        pytest.importorskip("faiss")
+    return tmp_path / str(request.param)

@@ -39,6 +39,7 @@ EXTRAS = (
         "onnxruntime",
         "lancedb",
         "lance",
+        "faiss",
         "ray",
     ),
     *(
@@ -93,6 +94,7 @@ COMMANDS: tuple[tuple[str, str | None], ...] = (
     ("prepare faces photos faces", "faces"),
     ("prepare images photos resized --size 16", None),
     ("search add gallery e.npz", "search"),
+    ("search add gallery.faiss e.npz", "faiss"),
     ("search info gallery", "no data"),
     ("search query gallery e.npz", "no data"),
     ("search remove gallery 0/0.png", "no data"),

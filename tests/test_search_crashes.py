@@ -16,9 +16,10 @@ from angulus import InputError
 from angulus.core import files
 from angulus.core.embeddings import Embeddings
 from angulus.search import Gallery, open_gallery
+from angulus.search.faiss import FaissStore
 from angulus.search.lance import LanceStore, Removals
 from angulus.search.qdrant import QdrantStore
-from angulus.search.vector_store import keys
+from angulus.search.vector_store import SUFFIX, keys
 
 lancedb = pytest.importorskip("lancedb")
 pytest.importorskip("lance")
@@ -39,7 +40,7 @@ for trial in range(trials):
     while len(list(folder.glob(f"ready.{trial}.*"))) < 3:
         time.sleep(0.001)
         assert time.monotonic() < latest, "another process has failed"
-    open_gallery(folder / f"g{trial}").add(people, batch=15)
+    open_gallery(folder / f"{trial}.{sys.argv[4]}").add(people, batch=15)
 """
 REMOVE = """
 import os, signal, sys
@@ -82,36 +83,39 @@ def holders(folder: Path, needle: bytes) -> list[str]:
     return [each.name for each in folder.rglob("*") if each.is_file() and needle in each.read_bytes()]
 
 
-def test_processes_that_add_at_once_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+def test_processes_that_add_at_once_lose_nothing_and_double_nothing(place: Path, tmp_path: Path) -> None:
     for number in range(3):  # the same ids, other vectors
         made(60 + number, seed=number).write(tmp_path / f"{number}.npz")
     command = [sys.executable, "-W", "error::RuntimeWarning", "-c", ADD, str(tmp_path)]
-    running = [subprocess.Popen([*command, str(number), str(TRIALS)]) for number in range(3)]
+    running = [subprocess.Popen([*command, str(number), str(TRIALS), place.name]) for number in range(3)]
     assert [each.wait(timeout=300) for each in running] == [0, 0, 0]
     expected = [made(60 + number, seed=number).unit(dtype=np.float32) for number in range(3)]
     for trial in range(TRIALS):
-        rows = stored(tmp_path / f"g{trial}")
-        assert sorted(key for key, _ in rows) == sorted(keys(made(62).ids.tolist()))
-        of_first = dict(rows)[keys(made(1).ids.tolist())[0]]
+        parts = list(open_gallery(tmp_path / f"{trial}.{place.name}").store.rows())
+        rows = [(name, row.tobytes()) for part in parts for name, row in zip(part.ids, part.vectors, strict=True)]
+        assert sorted(name for name, _ in rows) == sorted(made(62).ids.tolist())
+        of_first = dict(rows)[str(made(1).ids[0])]
         (last,) = [number for number in range(3) if of_first == expected[number][0].tobytes()]
         one = {vector for _, vector in rows} >= {vector.tobytes() for vector in expected[last]}
         assert one, "the last command's vectors are not whole"
 
 
-def test_a_second_writer_waits_and_says_so(tmp_path: Path) -> None:
-    store = LanceStore(tmp_path / "g", wait_s=0.2)
+def test_a_second_writer_waits_and_says_so(place: Path) -> None:
+    store = (FaissStore if place.suffix == SUFFIX else LanceStore)(place, wait_s=0.2)
     Gallery(store).add(made(5))
     with (
-        files.lock(tmp_path / "g"),
-        pytest.warns(UserWarning, match=r"waiting for another process that writes .*g, at most 0.2 s"),
-        pytest.raises(InputError, match=r"the gallery .*g is in use by another process; wait for it to end, or run"),
+        files.lock(place),
+        pytest.warns(UserWarning, match=rf"waiting for another process that writes .*{place.name}, at most 0.2 s"),
+        pytest.raises(
+            InputError, match=rf"the gallery .*{place.name} is in use by another process; wait for it to end, or"
+        ),
     ):
         Gallery(store).add(made(9))
-    assert len(open_gallery(tmp_path / "g")) == 5
+    assert len(open_gallery(place)) == 5
     held = threading.Event()
 
     def hold() -> None:
-        with files.lock(tmp_path / "g"):
+        with files.lock(place):
             held.set()
             threading.Event().wait(0.3)
 
@@ -119,17 +123,17 @@ def test_a_second_writer_waits_and_says_so(tmp_path: Path) -> None:
     holder.start()
     held.wait()
     with pytest.warns(UserWarning, match="waiting"):
-        assert open_gallery(tmp_path / "g").add(made(9)) == 9
+        assert open_gallery(place).add(made(9)) == 9
     holder.join()
 
 
-def test_reading_needs_no_lock_and_leaves_no_file(tmp_path: Path) -> None:
-    open_gallery(tmp_path / "g").add(made(20))
-    (tmp_path / "g" / ".lock").unlink()
-    before = sorted(tmp_path.rglob("*"))
-    gallery = open_gallery(tmp_path / "g")
+def test_reading_needs_no_lock_and_leaves_no_file(place: Path) -> None:
+    open_gallery(place).add(made(20))
+    (place / ".lock").unlink()
+    before = sorted(place.rglob("*"))
+    gallery = open_gallery(place)
     assert len(gallery) == 20 and gallery.query(made(2))[1].matches[0].id == made(2).ids[1]
-    assert sorted(tmp_path.rglob("*")) == before
+    assert sorted(place.rglob("*")) == before
 
 
 def test_queries_go_on_while_another_process_removes(tmp_path: Path) -> None:

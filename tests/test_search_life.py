@@ -447,7 +447,7 @@ from pathlib import Path
 from angulus.core.embeddings import Embeddings
 from angulus.search import open_gallery
 folder = Path(sys.argv[1])
-people, gallery, count = Embeddings.read(folder / "stay.npz"), open_gallery(folder / "g"), 0
+people, gallery, count = Embeddings.read(folder / "stay.npz"), open_gallery(sys.argv[2]), 0
 while not (folder / "stop").exists():
     answers = gallery.query(people, top=1)
     assert [a.matches[0].id for a in answers] == people.ids.tolist(), "a person who stays was not found"
@@ -457,15 +457,15 @@ while not (folder / "stop").exists():
 """
 
 
-def test_readers_go_on_while_people_come_and_go(tmp_path: Path) -> None:
+def test_readers_go_on_while_people_come_and_go(place: Path, tmp_path: Path) -> None:
     stay, guests = (
         made({f"stay{number}": 2 for number in range(20)}),
         made({f"guest{number}": 2 for number in range(10)}),
     )
     stay.write(tmp_path / "stay.npz")
-    gallery = open_gallery(tmp_path / "g")
+    gallery = open_gallery(place)
     gallery.add(stay)
-    command = [sys.executable, "-W", "ignore", "-c", READ, str(tmp_path)]
+    command = [sys.executable, "-W", "ignore", "-c", READ, str(tmp_path), str(place)]
     readers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for reader in readers:
         assert reader.stdout is not None and reader.stdout.readline() == "1\n"
@@ -490,7 +490,7 @@ from pathlib import Path
 from angulus.core.embeddings import Embeddings
 from angulus.search import open_gallery
 folder = Path(sys.argv[1])
-gallery, guests = open_gallery(folder / "g"), Embeddings.read(folder / "guests.npz")
+gallery, guests = open_gallery(sys.argv[2]), Embeddings.read(folder / "guests.npz")
 while True:
     gallery.add(guests, readmit=True, batch=7)
     print("in", flush=True)
@@ -499,16 +499,16 @@ while True:
 """
 
 
-@pytest.mark.filterwarnings("ignore:.*finished the removal")
-def test_a_killed_writer_leaves_a_whole_gallery(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:.*finished the removal", "ignore:.*erased what a removal")
+def test_a_killed_writer_leaves_a_whole_gallery(place: Path, tmp_path: Path) -> None:
     stay, guests = (
         made({f"stay{number}": 2 for number in range(20)}),
         made({f"guest{number}": 4 for number in range(10)}),
     )
     guests.write(tmp_path / "guests.npz")
-    open_gallery(tmp_path / "g").add(stay)
+    open_gallery(place).add(stay)
     for kill in range(1):
-        command = [sys.executable, "-W", "ignore", "-c", WRITE, str(tmp_path)]
+        command = [sys.executable, "-W", "ignore", "-c", WRITE, str(tmp_path), str(place)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
             assert writer.stdout is not None
             for _ in range(2):
@@ -516,11 +516,11 @@ def test_a_killed_writer_leaves_a_whole_gallery(tmp_path: Path) -> None:
             time.sleep(0.02 + 0.05 * kill)
             writer.send_signal(signal.SIGKILL)
             last = [last, *writer.stdout.read().split()][-1]
-        gallery = open_gallery(tmp_path / "g")
+        gallery = open_gallery(place)
         assert [answer.matches[0].id for answer in gallery.query(stay, top=1)] == stay.ids.tolist()
         names = set(rows(gallery))
         assert set(stay.ids.tolist()) <= names <= {*stay.ids.tolist(), *guests.ids.tolist()}
         if last == "in" and gallery.about().removed:  # the removal that followed had begun
             assert first(gallery, guests) and not any(str(who).startswith("guest") for who in first(gallery, guests))
         gallery.expire()
-    assert len(list((tmp_path / "g").glob("removals.json"))) == 0
+    assert len(list(place.glob("removals.json"))) == 0

@@ -24,7 +24,10 @@ SHOWN = 20  # answers in the table
 DUPLICATES = ("keep", "report", "refuse")
 
 Where = Annotated[
-    str, typer.Argument(metavar="GALLERY", help="A folder (LanceDB), or http://HOST:6333/COLLECTION (Qdrant).")
+    str,
+    typer.Argument(
+        metavar="GALLERY", help="A folder (LanceDB; NAME.faiss: faiss), or http://HOST:6333/COLLECTION (Qdrant)."
+    ),
 ]
 Dtype = Annotated[
     str | None,
@@ -126,10 +129,13 @@ def threshold(
 def index(
     gallery: Where,
     kind: Annotated[
-        str, typer.Option(help="ivf-pq (small), hnsw (fast), int8 (a byte per number) or binary (a bit per number).")
+        str,
+        typer.Option(
+            help="ivf-pq (small), hnsw (fast), int8 (a byte per number) or binary (a bit); faiss has the last two."
+        ),
     ] = "ivf-pq",
 ) -> None:
-    """Build the index for approximate queries; later rows are found without it until you build it again."""
+    """Build the index for approximate queries; LanceDB finds later rows without it until you build it again."""
     opened = _open(gallery)
     opened.index(kind)
     say(f"{opened.store.where}: {kind} over {len(opened):,} rows")
@@ -157,7 +163,8 @@ def query(
     threshold: Annotated[float | None, typer.Option(help="A threshold of your own.")] = None,
     approximate: Annotated[bool, typer.Option("--approximate", help="Use the index, and measure its recall.")] = False,
     effort: Annotated[
-        int | None, typer.Option(help="Approximate: lists or neighbours to search; 64 by default.")
+        int | None,
+        typer.Option(help="Approximate: lists or neighbours to search, or rows to compare per match; 64 by default."),
     ] = None,
     by: Annotated[
         str,

@@ -1,4 +1,4 @@
-"""Galleries of known people, to identify the person in an image; in LanceDB on this machine, or on a Qdrant server."""
+"""Galleries of known people, to identify the person in an image: of LanceDB or faiss here, or on a Qdrant server."""
 
 from angulus.search.life import Duplicate, OpenSet
 from angulus.search.transfer import export

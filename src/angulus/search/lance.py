@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,29 @@ import pyarrow.compute as pc
 
 from angulus.core import checks, extras, files, limits
 from angulus.core.checks import InputError
-from angulus.search.vector_store import EXTRA, KEY, WHAT, About, Files, Neighbours, Read, Vectors, keys
+from angulus.search.vector_store import (
+    EXTRA,
+    KEY,
+    LANCE,
+    WAIT_S,
+    WHAT,
+    About,
+    Files,
+    Neighbours,
+    Read,
+    Vectors,
+    check_indexable,
+    folder_holds,
+    keys,
+    lock_folder,
+    write_alone,
+)
 
-TABLE, META = "gallery", b"angulus"
+TABLE, META = LANCE.removesuffix(".lance"), b"angulus"
 KINDS = ("ivf-pq", "hnsw", "int8", "binary")
 EXPIRES = pa.field("expires", pa.int64())  # seconds of Unix time
 NORM = pa.field("norm", pa.float32())  # of the feature
 LATER = (EXPIRES, NORM)  # columns that older galleries lack until something is added
-LEAST = 256  # rows that an index needs to learn its codes
-WAIT_S = 600.0  # for another process that writes; an index of a million rows takes two minutes
 
 _NAMES = dict(zip(KINDS, ("IvfPq", "HnswSq", "IvfSq", "IvfRq"), strict=True))  # LanceDB's
 _KEPT = timedelta(hours=1)  # how long older versions of the table stay, for processes that still read them
@@ -94,19 +108,14 @@ class LanceStore:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(self._lock(0))
-            except InputError as error:
-                if not isinstance(error.__cause__, filelock.Timeout):
-                    raise
-                checks.warn(f"waiting for another process that writes {self.where}, at most {self.wait_s:g} s")
-                stack.enter_context(self._lock(self.wait_s))
+        with write_alone(self.folder, self.wait_s):
             self._writes = True
-            stack.callback(setattr, self, "_writes", False)
-            if self._exists():
-                self._repair()
-            yield
+            try:
+                if self._exists():
+                    self._repair()
+                yield
+            finally:
+                self._writes = False
 
     def about(self) -> About | None:
         if not self._exists():
@@ -118,7 +127,7 @@ class LanceStore:
             raise InputError(f"{self.where} is not a gallery that angulus search made (other columns)")
         if not self._writes and (self._removals.path.exists() or self._duplicates()):
             try:
-                with self._lock(0):
+                with lock_folder(self.folder, 0):
                     self._repair()
             except InputError as error:
                 if not isinstance(error.__cause__, filelock.Timeout):  # another process writes, and it repairs first
@@ -194,15 +203,8 @@ class LanceStore:
     def index(self, kind: str) -> None:
         checks.choice("the kind of index", kind, KINDS)
         table, count = self._open(), self.count()
-        if count < LEAST:
-            fault = f"an index learns its codes from {LEAST} rows at least"
-            raise InputError(f"{fault}; {self.where} has {count}, and exact queries need none")
         size = table.schema.field("vector").type.list_size
-        if kind == "binary" and size % 8:
-            fault = f"a binary index packs 8 numbers into a byte, so their number must be divisible by 8; got {size}"
-            raise InputError(
-                f"{fault}; embed with --dimensions {size // 8 * 8}, or use --kind int8" if size > 8 else fault
-            )
+        check_indexable(kind, size, count, self.where)
         with self._errors_named():
             table.create_index("vector", config=self._config(kind, size), replace=True)
 
@@ -279,13 +281,9 @@ class LanceStore:
 
     def _exists(self) -> bool:
         """Whether there is a gallery; the remains of a process that died while making one are not."""
-        if not self.folder.exists():
+        if not folder_holds(self.folder, LANCE):
             return False
-        table = self.folder / f"{TABLE}.lance"
-        if not table.is_dir():
-            if self.folder.is_dir() and {path.name for path in self.folder.iterdir()} <= {".lock"}:
-                return False
-            raise InputError(f"{self.folder} is not a gallery, and not empty; give another folder")
+        table = self.folder / LANCE
         return any(table.glob("_versions/*.manifest")) or any(table.glob("data/*"))
 
     def _open(self) -> Any:
@@ -300,9 +298,6 @@ class LanceStore:
         with self._errors_named():
             table.checkout_latest()
         return table
-
-    def _lock(self, wait_s: float) -> Any:
-        return files.lock(self.folder, "the gallery", wait_s=wait_s, way="run the same command again")
 
     def _repair(self) -> None:
         """Finish the removal of a process that died, and drop duplicates from two that wrote at once."""

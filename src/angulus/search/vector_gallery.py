@@ -16,9 +16,10 @@ from angulus.core.contract import comparable, describe_model, split_model_name
 from angulus.core.embeddings import Embeddings
 from angulus.evaluation.protocols.calibration import Calibration
 from angulus.search import life
+from angulus.search.faiss import FaissStore
 from angulus.search.lance import LanceStore
 from angulus.search.qdrant import QdrantStore
-from angulus.search.vector_store import DTYPES, About, Neighbours, VectorStore, keys
+from angulus.search.vector_store import DTYPES, SUFFIX, About, Neighbours, VectorStore, keys
 
 EFFORT = 64  # lists or neighbours that an approximate query searches
 
@@ -410,10 +411,11 @@ class Gallery:
 
 
 def open_gallery(where: str | Path) -> Gallery:
-    """A gallery in a folder (LanceDB), or in a collection http://HOST:6333/COLLECTION (Qdrant)."""
+    """A gallery in a folder (NAME.faiss: faiss; else LanceDB), or in http://HOST:6333/COLLECTION (Qdrant)."""
     if isinstance(where, str) and "://" in where:
         return Gallery(QdrantStore.at(where))
-    return Gallery(LanceStore(Path(where)))
+    folder = Path(where)
+    return Gallery(FaissStore(folder) if folder.suffix == SUFFIX else LanceStore(folder))
 
 
 def false_positives(fmr: float, count: int) -> float:

@@ -1,4 +1,4 @@
-"""The interface of a store that holds a gallery, and what all stores share."""
+"""The interface of a store that holds a gallery, and what stores share."""
 
 from __future__ import annotations
 
@@ -7,22 +7,28 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol, TypeVar
 
+import filelock
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.core import checks, limits
+from angulus.core import checks, files, limits
 from angulus.core.checks import InputError
 
 Vectors = NDArray[np.float32]
 Read = TypeVar("Read")
 FORMAT = 1
 DTYPES = ("float32", "float16")  # that a store may keep vectors as
-EXTRA, WHAT = "search", "a gallery"  # the extra that installs every store, and what needs it
+EXTRA, WHAT = "search", "a gallery"  # the extra that installs LanceDB and Qdrant's client, and what needs it
+LANCE, SQLITE = "gallery.lance", "gallery.sqlite"  # what the folder of a gallery of LanceDB, and of faiss, holds
+SUFFIX = ".faiss"  # of the folder of a gallery of faiss
+LEAST = 256  # rows that an index needs to learn its codes
+WAIT_S = 600.0  # for another process that writes; an index of a million rows takes two minutes
 KEY = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -177,3 +183,50 @@ def keys(ids: Sequence[str]) -> list[str]:
     ['7f111f5b-41af-197a-f628-b389b2393033']
     """
     return [str(uuid.UUID(bytes=hashlib.blake2b(name.encode(), digest_size=16).digest())) for name in ids]
+
+
+def folder_holds(folder: Path, own: str) -> bool:
+    """Whether a folder holds a gallery of the store whose part is `own`; no, if it is missing or empty.
+
+    Raises:
+        checks.InputError: something else is there.
+    """
+    if (folder / own).exists():
+        return True
+    if not folder.exists() or (folder.is_dir() and {path.name for path in folder.iterdir()} <= {".lock"}):
+        return False
+    if (folder / SQLITE).exists():
+        raise InputError(f"{folder} is a gallery of faiss, and its name must end in {SUFFIX}; rename the folder")
+    if (folder / LANCE).exists():
+        raise InputError(f"{folder} is a gallery of LanceDB, and its name must not end in {SUFFIX}; rename the folder")
+    raise InputError(f"{folder} is not a gallery, and not empty; give another folder")
+
+
+def lock_folder(folder: Path, wait_s: float) -> AbstractContextManager[None]:
+    """Lock a gallery's folder against other writers."""
+    return files.lock(folder, "the gallery", wait_s=wait_s, way="run the same command again")
+
+
+@contextmanager
+def write_alone(folder: Path, wait_s: float) -> Iterator[None]:
+    """Lock a gallery's folder; if another process writes, say so, and wait for it."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock_folder(folder, 0))
+        except InputError as error:
+            if not isinstance(error.__cause__, filelock.Timeout):
+                raise
+            checks.warn(f"waiting for another process that writes {folder}, at most {wait_s:g} s")
+            stack.enter_context(lock_folder(folder, wait_s))
+        yield
+
+
+def check_indexable(kind: str, size: int, count: int, where: str) -> None:
+    """Refuse an index of too few rows, or of signs that do not fill bytes."""
+    if count < LEAST:
+        fault = f"an index learns its codes from {LEAST} rows at least"
+        raise InputError(f"{fault}; {where} has {count}, and exact queries need none")
+    if kind == "binary" and size % 8:
+        fault = f"a binary index packs 8 numbers into a byte, so their number must be divisible by 8; got {size}"
+        way = f"; embed with --dimensions {size // 8 * 8}, or use --kind int8" if size > 8 else ""
+        raise InputError(f"{fault}{way}")
