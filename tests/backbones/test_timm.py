@@ -6,6 +6,7 @@ import importlib
 import sys
 import types
 from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
 import torch
@@ -21,6 +22,8 @@ SIZES = {"in_channels": 3, "image_size": 16, "embedding_size": 5}
 class Toy(nn.Module):
     """What timm gives: a net without classes, of pooled features."""
 
+    pretrained_cfg: ClassVar = {"input_size": (3, 16, 16)}
+
     def __init__(self, in_chans: int, num_classes: int, drop_rate: float = 0.0, global_pool: str = "avg") -> None:
         super().__init__()
         assert num_classes == 0
@@ -28,7 +31,8 @@ class Toy(nn.Module):
         self.drop, self.pool = nn.Dropout(drop_rate), global_pool
 
     def forward(self, images: Tensor) -> Tensor:
-        assert images.shape[-1] != 20, "Input height (20) doesn't match model (16)."
+        if images.shape[-1] == 20:
+            raise AssertionError("Input height (20) doesn't match model (16).")
         maps = self.drop(self.norm(self.conv(images)))
         return maps.mean(dim=(2, 3)) if self.pool else maps
 
@@ -92,12 +96,13 @@ def test_options_go_to_timm() -> None:
         (
             "timm:toy_net",
             {"image_size": 20},
-            r"'timm:toy_net' cannot take images of 20 x 20 pixels: Input height \(20\).*img_size",
+            r"cannot take images of 20 x 20 pixels: Input height \(20\) doesn't match model \(16\); bring the images "
+            r"to another size, such as 16x16, for which it is made; or set .* backbone\.options\.img_size=20\) where",
         ),
         (
             "timm:toy_net",
             {"image_size": 1},
-            "'timm:toy_net' cannot take images of 1 x 1 pixels: .*give another image_size",
+            "'timm:toy_net' cannot take images of 1 x 1 pixels: .*; bring the images to another size",
         ),
         (
             "timm:toy_net",
@@ -178,6 +183,17 @@ def test_pooling_by_name_takes_the_place_of_timms(toy_timm: types.ModuleType) ->
     for kind, expected in (("mean", lambda tokens: tokens[:, 2:].mean(1)), ("cls", lambda tokens: tokens[:, 0])):
         net = build("timm:toy_net", **SIZES, pooling=kind).eval()
         torch.testing.assert_close(net.layers[1](net.layers[0](images)), expected(net.layers[0](images)))
+
+
+def test_a_net_that_cannot_leave_out_its_pooling_says_so(toy_timm: types.ModuleType) -> None:
+    def create(name: str, global_pool: str, **options: object) -> nn.Module:
+        raise AssertionError("Only token or avg pooling is supported.")
+
+    toy_timm.create_model = create  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=r"cannot leave out its own pooling: Only .* supported; leave the option poo"):
+        build("timm:toy_net", **SIZES, pooling="mean")
+    with pytest.raises(InputError, match=r"timm cannot build 'toy_net' with \{'global_pool': 'max'\}: Only token or"):
+        build("timm:toy_net", **SIZES, global_pool="max")
 
 
 @pytest.mark.parametrize("give", [tuple, lambda maps: {"maps": maps}])

@@ -20,6 +20,8 @@ import torch
 
 from angulus.core import redact
 
+LIBRARIES = ("timm", "transformers")  # whose networks may be another one in another version
+
 
 def describe(device: torch.device) -> dict[str, Any]:
     """Versions, device, machine and command, as plain values."""
@@ -28,6 +30,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "angulus": metadata.version("angulus"),
         "torch": torch.__version__,
         "numpy": numpy.__version__,
+        **{name: _version(name) for name in LIBRARIES if name in sys.modules},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": f"{device.type}: {name}",
