@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from angulus.backbones import build, list_backbones, own_input
 from angulus.backbones.layers import FeatureLayer
 from angulus.core.checks import InputError
+from angulus.training.finetune import layer_scales
 
 SIZES = {"in_channels": 3, "image_size": 16, "embedding_size": 5}
 
@@ -144,17 +145,38 @@ def test_nets_of_timm_are_listed_only_on_request() -> None:
     assert list_backbones(timm=True) == [*list_backbones(), "timm:other", "timm:toy_net"]
 
 
-def test_timm_itself() -> None:
+@pytest.fixture
+def timm_itself() -> types.ModuleType:
     try:
-        import timm  # noqa: F401
+        import timm
     except (ImportError, RuntimeError) as error:
         pytest.skip(f"needs timm, which cannot be imported here: {error}")
+    return timm  # type: ignore[no-any-return]
+
+
+@pytest.mark.usefixtures("timm_itself")
+def test_timm_itself() -> None:
     net = build("timm:resnet18", in_channels=1, image_size=64, embedding_size=7)
     assert net(torch.randn(2, 1, 64, 64)).shape == (2, 7)
-    with pytest.raises(InputError, match="'vit_tiny_patch16_224' cannot take images of 64 x 64 pixels"):
+    with pytest.raises(
+        InputError, match=r"'timm:vit_tiny_patch16_224' cannot take images of 64 x 64 .* such as 224x224"
+    ):
         build("timm:vit_tiny_patch16_224", in_channels=3, image_size=64, embedding_size=7)
     made = build("timm:vit_tiny_patch16_224", in_channels=3, image_size=64, embedding_size=7, img_size=64)
     assert made(torch.randn(2, 3, 64, 64)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext", "resnet10t"])
+def test_layers_come_in_the_order_of_timms_own_groups(name: str, timm_itself: types.ModuleType) -> None:
+    net = build(f"timm:{name}", in_channels=3, image_size=160, embedding_size=7)
+    inner = net.layers[0]
+    groups = timm_itself.models.group_parameters(inner, inner.group_matcher(coarse=False))
+    timms = {parameter: number for number, names in groups.items() for parameter in names}
+    found = layer_scales(net, 0.5)
+    ours = {parameter: found[id(value)] for parameter, value in inner.named_parameters()}
+    assert all((ours[a] <= ours[b]) for a in ours for b in ours if timms[a] < timms[b])
+    stem = {scale for parameter, scale in ours.items() if timms[parameter] == 0}
+    assert stem == {min(found.values())}
 
 
 class Tokens(nn.Module):
