@@ -16,12 +16,12 @@ LABELS = np.repeat(np.arange(10), 60)  # ln 10 = 2.303
 
 
 def sentence(
-    first: float, last: float, norms: tuple[float, float], share: float, *, one_class: bool = False
+    first: float, last: float, norms: tuple[float, float], share: float, *, one_class: bool = False, step: int = 10
 ) -> str | None:
     """The sentence on a run with that share of right predictions; wrong ones are one too high, or all one class."""
     wrong = np.zeros(600) if one_class else (LABELS + 1) % 10
     predictions = np.where(np.arange(600) % 100 < round(100 * share), LABELS, wrong)
-    progress = Progress(first_loss=first, last_epoch_loss=last, first_norm=norms[0])
+    progress = Progress(step=step, first_loss=first, last_epoch_loss=last, first_norm=norms[0])
     norms_after = np.full(len(LABELS), norms[1])
     return diagnose(progress, {"norms": norms_after, "labels": LABELS, "predictions": predictions}, lr=100.0)
 
@@ -67,3 +67,9 @@ def test_a_model_that_gives_all_images_one_class_collapsed() -> None:
     found = sentence(33.0, 7.5, (0.5, 2.0), 0.0, one_class=True)
     assert found is not None and found.startswith("The model collapsed: nearly all test images are given one class")
     assert sentence(33.0, 7.5, (0.5, 2.0), 0.3, one_class=True) is None
+
+
+def test_a_trial_of_a_few_steps_may_guess_but_not_explode() -> None:
+    assert sentence(12.2, 11.9, (2.4, 2.6), 0.1, step=9) is None
+    assert sentence(33.0, 7.5, (0.5, 2.0), 0.0, one_class=True, step=9) is None
+    assert "far above that of guessing" in (sentence(2.35, 4.6e3, (0.5, 40.0), 0.1, step=9) or "")

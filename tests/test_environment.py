@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,11 @@ def test_a_timing_names_the_commit_of_the_package_and_whether_its_code_was_chang
     assert environment.of_timing(torch.device("cpu"))["commit"] == commit + "+"
     monkeypatch.setenv("PATH", "")
     assert environment.of_timing(torch.device("cpu"))["commit"] is None
+
+
+def test_the_library_of_a_network_is_named_with_its_version_where_it_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    assert "timm" not in environment.describe(torch.device("cpu"))
+    monkeypatch.setitem(sys.modules, "timm", types.ModuleType("timm"))
+    monkeypatch.setattr(environment.metadata, "version", lambda package: f"{package} 7.5")
+    assert environment.describe(torch.device("cpu"))["timm"] == "timm 7.5"

@@ -7,6 +7,8 @@ import json
 import re
 import runpy
 import shlex
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,7 +40,7 @@ def test_every_name_is_listed_with_one_line(kind: str, angulus: Run) -> None:
     code, out, err = angulus("list", kind)
     assert (code, err) == (0, "")
     table, _, after = out.partition("\n\n")
-    assert bool(after) == (kind == "losses")
+    assert bool(after) == (kind in ("losses", "backbones"))
     lines = [line.split(maxsplit=1) for line in table.splitlines()]
     assert sorted(name for name, _ in lines) == sorted(NAMES[kind])
     assert all(len(about) > 10 for _, about in lines)
@@ -53,11 +55,34 @@ def test_part_of_a_name_filters_and_json_is_for_machines(angulus: Run) -> None:
     assert all(entry["about"] == ABOUT[entry["name"]] for entry in entries)
 
 
+def test_nets_of_timm_are_listed_where_they_are_asked_for(angulus: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"vit_a": types.SimpleNamespace(input_size=(3, 24, 32)), "vit_b": None, "resnet_a": None}
+    toy = types.SimpleNamespace(list_models=lambda: list(sizes), get_pretrained_cfg=sizes.get)
+    monkeypatch.setitem(sys.modules, "timm", toy)
+    code, out, err = angulus("list", "backbones", "timm:ViT")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "timm:vit_a  A net of timm, for images of 24x32 pixels.",
+        "timm:vit_b  A net of timm.",
+    ]
+    code, out, _ = angulus("list", "backbones", "timm", "--json")
+    assert (code, len(json.loads(out))) == (0, 3)
+    code, _, err = angulus("list", "backbones", "timm:vit_bb")
+    assert code == 2
+    assert err.endswith(
+        "contains 'timm:vit_bb'; did you mean 'timm:vit_b'?; to see all: angulus list backbones timm:\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (("backbone",), "KIND must be one of 'recipes', .*got 'backbone'; did you mean 'backbones'?"),
         (("keys", "epochs"), "no name of keys starts with 'epochs'"),
+        (
+            ("backbones", "vit"),
+            "no name of backbones contains 'vit'; for nets of timm: angulus list backbones timm:vit",
+        ),
         (("losses", "arcfase"), "no name of losses contains 'arcfase'; did you mean 'arcface'?; to see all: "),
     ],
 )

@@ -91,6 +91,15 @@ def folder(tmp_path: Path, harm: list[str]) -> Path:
     return tmp_path / "model"
 
 
+def test_the_card_and_a_net_of_another_version_name_the_library(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "(`pip install 'angulus[timm]'`)" in (folder / "README.md").read_text().replace("\n", " ")
+    create_model = sys.modules["timm"].create_model
+    other = lambda *names, **options: nn.Sequential(create_model(*names, **options))  # noqa: E731
+    monkeypatch.setattr(sys.modules["timm"], "create_model", other)
+    with pytest.raises(InputError, match=r"again, or install the version of timm that it was trained with"):
+        artifact.load(folder)
+
+
 def edit(folder: Path, **options: object) -> None:
     content = json.loads((folder / "config.json").read_text())
     content["options"] = options

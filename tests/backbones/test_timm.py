@@ -6,6 +6,7 @@ import importlib
 import sys
 import types
 from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
 import torch
@@ -14,12 +15,15 @@ from torch import Tensor, nn
 from angulus.backbones import build, list_backbones, own_input
 from angulus.backbones.layers import FeatureLayer
 from angulus.core.checks import InputError
+from angulus.training.finetune import layer_scales
 
 SIZES = {"in_channels": 3, "image_size": 16, "embedding_size": 5}
 
 
 class Toy(nn.Module):
     """What timm gives: a net without classes, of pooled features."""
+
+    pretrained_cfg: ClassVar = {"input_size": (3, 16, 16)}
 
     def __init__(self, in_chans: int, num_classes: int, drop_rate: float = 0.0, global_pool: str = "avg") -> None:
         super().__init__()
@@ -28,7 +32,8 @@ class Toy(nn.Module):
         self.drop, self.pool = nn.Dropout(drop_rate), global_pool
 
     def forward(self, images: Tensor) -> Tensor:
-        assert images.shape[-1] != 20, "Input height (20) doesn't match model (16)."
+        if images.shape[-1] == 20:
+            raise AssertionError("Input height (20) doesn't match model (16).")
         maps = self.drop(self.norm(self.conv(images)))
         return maps.mean(dim=(2, 3)) if self.pool else maps
 
@@ -92,12 +97,13 @@ def test_options_go_to_timm() -> None:
         (
             "timm:toy_net",
             {"image_size": 20},
-            r"'timm:toy_net' cannot take images of 20 x 20 pixels: Input height \(20\).*img_size",
+            r"cannot take images of 20 x 20 pixels: Input height \(20\) doesn't match model \(16\); bring the images "
+            r"to another size, such as 16x16, for which it is made; or set .* backbone\.options\.img_size=20\) where",
         ),
         (
             "timm:toy_net",
             {"image_size": 1},
-            "'timm:toy_net' cannot take images of 1 x 1 pixels: .*give another image_size",
+            "'timm:toy_net' cannot take images of 1 x 1 pixels: .*; bring the images to another size",
         ),
         (
             "timm:toy_net",
@@ -139,17 +145,38 @@ def test_nets_of_timm_are_listed_only_on_request() -> None:
     assert list_backbones(timm=True) == [*list_backbones(), "timm:other", "timm:toy_net"]
 
 
-def test_timm_itself() -> None:
+@pytest.fixture
+def timm_itself() -> types.ModuleType:
     try:
-        import timm  # noqa: F401
+        import timm
     except (ImportError, RuntimeError) as error:
         pytest.skip(f"needs timm, which cannot be imported here: {error}")
+    return timm  # type: ignore[no-any-return]
+
+
+@pytest.mark.usefixtures("timm_itself")
+def test_timm_itself() -> None:
     net = build("timm:resnet18", in_channels=1, image_size=64, embedding_size=7)
     assert net(torch.randn(2, 1, 64, 64)).shape == (2, 7)
-    with pytest.raises(InputError, match="'vit_tiny_patch16_224' cannot take images of 64 x 64 pixels"):
+    with pytest.raises(
+        InputError, match=r"'timm:vit_tiny_patch16_224' cannot take images of 64 x 64 .* such as 224x224"
+    ):
         build("timm:vit_tiny_patch16_224", in_channels=3, image_size=64, embedding_size=7)
     made = build("timm:vit_tiny_patch16_224", in_channels=3, image_size=64, embedding_size=7, img_size=64)
     assert made(torch.randn(2, 3, 64, 64)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext", "resnet10t"])
+def test_layers_come_in_the_order_of_timms_own_groups(name: str, timm_itself: types.ModuleType) -> None:
+    net = build(f"timm:{name}", in_channels=3, image_size=160, embedding_size=7)
+    inner = net.layers[0]
+    groups = timm_itself.models.group_parameters(inner, inner.group_matcher(coarse=False))
+    timms = {parameter: number for number, names in groups.items() for parameter in names}
+    found = layer_scales(net, 0.5)
+    ours = {parameter: found[id(value)] for parameter, value in inner.named_parameters()}
+    assert all((ours[a] <= ours[b]) for a in ours for b in ours if timms[a] < timms[b])
+    stem = {scale for parameter, scale in ours.items() if timms[parameter] == 0}
+    assert stem == {min(found.values())}
 
 
 class Tokens(nn.Module):
@@ -178,6 +205,17 @@ def test_pooling_by_name_takes_the_place_of_timms(toy_timm: types.ModuleType) ->
     for kind, expected in (("mean", lambda tokens: tokens[:, 2:].mean(1)), ("cls", lambda tokens: tokens[:, 0])):
         net = build("timm:toy_net", **SIZES, pooling=kind).eval()
         torch.testing.assert_close(net.layers[1](net.layers[0](images)), expected(net.layers[0](images)))
+
+
+def test_a_net_that_cannot_leave_out_its_pooling_says_so(toy_timm: types.ModuleType) -> None:
+    def create(name: str, global_pool: str, **options: object) -> nn.Module:
+        raise AssertionError("Only token or avg pooling is supported.")
+
+    toy_timm.create_model = create  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=r"cannot leave out its own pooling: Only .* supported; leave the option poo"):
+        build("timm:toy_net", **SIZES, pooling="mean")
+    with pytest.raises(InputError, match=r"timm cannot build 'toy_net' with \{'global_pool': 'max'\}: Only token or"):
+        build("timm:toy_net", **SIZES, global_pool="max")
 
 
 @pytest.mark.parametrize("give", [tuple, lambda maps: {"maps": maps}])

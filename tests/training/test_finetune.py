@@ -88,6 +88,34 @@ def test_a_net_of_stages_counts_its_blocks() -> None:
     assert [found[name] for name in names] == [0.5**n for n in (6, 5, 4, 3, 2, 1)]
 
 
+def test_single_layers_of_a_stem_and_what_lies_between_blocks_go_with_what_precedes_them() -> None:
+    net = nn.Module()  # the names and order of timm's ResNet with a deep stem
+    net.conv1, net.bn1 = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 3)), nn.BatchNorm2d(2)
+    net.tokens = nn.ParameterList([nn.Parameter(torch.zeros(2))])
+    net.layer1, net.between = nn.Sequential(Block(), Block()), nn.Linear(2, 2)
+    net.layer2, net.norm = nn.Sequential(Block()), nn.LayerNorm(2)
+    found = scales(shell(net))
+    stem = {scale for name, scale in found.items() if name.startswith(("conv1.", "bn1.", "tokens."))}
+    assert stem == {0.5**4}
+    blocks = [found[f"{name}.qkv.weight"] for name in ("layer1.0", "layer1.1", "layer2.0")]
+    assert blocks == [0.5**3, 0.5**2, 0.5]
+    assert found["between.weight"] == 0.5**2
+    assert found["norm.weight"] == found["layers.1.weight"] == 1
+    assert len(finetune.blocks(shell(net))) == 3
+
+
+def test_a_transition_after_the_blocks_of_its_stage_is_not_before_them() -> None:
+    net = nn.Module()
+    stages = [nn.Module(), nn.Module()]
+    for stage in stages:
+        stage.downsample, stage.blocks, stage.transition = Block(), nn.ModuleList([Block()]), nn.Linear(2, 2)
+    net.stages = nn.ModuleList(stages)
+    found = scales(shell(net))
+    parts = ("downsample.qkv", "blocks.0.qkv", "transition")
+    names = [f"stages.{n}.{part}.weight" for n in range(2) for part in parts]
+    assert [found[name] for name in names] == [0.5**n for n in (4, 3, 3, 2, 1, 1)]
+
+
 def test_layer_decay_reaches_the_optimiser_and_refuses_nets_without_layers() -> None:
     from angulus.training import optimizer
 
@@ -141,9 +169,26 @@ def test_frozen_weights_and_their_batch_norm_do_not_move(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    ("pattern", "meant"),
+    [
+        ("blocks.0", "blocks.0.*"),
+        ("blocks.0.", "blocks.0.*"),
+        ("block.0.*", "blocks.0.*"),
+        ("layers.0.blocks.1.*", "blocks.1.*"),
+        ("patch_embd.*", "patch_embed.*"),
+        ("cls_tokens", "cls_token"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_is_named_with_the_one_that_was_meant(pattern: str, meant: str) -> None:
+    with pytest.raises(InputError) as error:
+        finetune.freeze(shell(), [pattern])
+    assert str(error.value).endswith(f"{pattern!r} matches no parameter of the backbone; did you mean {meant!r}?")
+
+
+@pytest.mark.parametrize(
     ("key", "sentence"),
     [
-        ("training.freeze=[blocks.0.*]", r"'blocks\.0\.\*' matches no parameter of the backbone; names are as 'layers"),
+        ("training.freeze=[encoder*]", r"'encoder\*' matches no parameter of the backbone; names are as 'layers"),
         ("training.freeze=[layers.0.weigth]", r"matches no parameter .*did you mean 'layers\.0\.weight'"),
         ("training.freeze=['*']", "leaves nothing of the backbone to train"),
         ("training.activation_checkpointing=true", "needs a transformer of timm or transformers"),

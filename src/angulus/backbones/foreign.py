@@ -44,7 +44,7 @@ def backbone(
     prefix: int = 0,
     channels_last: bool = False,
     net_prefix: str = "layers.0.",
-    hint: str = "",
+    hint: str = "bring the images to another size",
 ) -> Backbone:
     """The net, its pooling where `options` name one, and a feature layer.
 
@@ -86,7 +86,7 @@ def _outputs(what: str, net: nn.Module, in_channels: int, sides: tuple[int, ...]
             outputs = net.eval()(torch.zeros(1, in_channels, *sides))
     except (AssertionError, RuntimeError, ValueError) as error:
         fault = f"{what!r} cannot take images of {' x '.join(map(str, sides))} pixels: {checks.one_line(error)}"
-        raise InputError(f"{fault}; give another image_size{hint}") from error
+        raise InputError(f"{fault.rstrip('.')}; {hint}") from error
     net.train(training)
     if not isinstance(outputs, Tensor):
         raise InputError(f"{what!r} must give one tensor; it gives a {type(outputs).__name__}: take another net")

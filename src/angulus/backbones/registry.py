@@ -22,7 +22,7 @@ from angulus.backbones.small_images import feature_incay_net, iam_mnist, lenet5,
 from angulus.backbones.sphereface import spherenet, wen28
 from angulus.backbones.timm_models import OVERLAY, PREFIX, timm_net
 from angulus.backbones.transformers_models import transformers_net
-from angulus.core import checks, extras
+from angulus.core import checks
 from angulus.core.checks import InputError
 
 _TABLE: dict[str, Callable[..., nn.Module]] = {
@@ -54,7 +54,7 @@ def list_backbones(*, timm: bool = False) -> list[str]:
     >>> list_backbones()[:3]
     ['attention56_irse', 'fi_cifar10', 'fi_cifar100']
     """
-    others = extras.load("timm", "timm", "the names of its backbones").list_models() if timm else []
+    others = timm_models.list_names() if timm else []
     return sorted(_TABLE) + sorted(f"{PREFIX}{name}" for name in others)
 
 

@@ -94,27 +94,51 @@ def timm_net(name: str, /, in_channels: int, image_size: ImageSize, embedding_si
     sides = check_sizes(f"{PREFIX}{name}", in_channels, image_size, embedding_size, smallest=1)
     own, options = foreign.split_options(f"{PREFIX}{name}", options)
     _check_options(name, options)
-    if "pooling" in own:
-        if options.get("global_pool"):
-            raise InputError(f"'{PREFIX}{name}' takes one of the options pooling and global_pool; leave one out")
-        options["global_pool"] = ""
+    if "pooling" in own and options.get("global_pool"):
+        raise InputError(f"'{PREFIX}{name}' takes one of the options pooling and global_pool; leave one out")
+    unpooled = {"global_pool": ""} if "pooling" in own else {}
     timm = extras.load("timm", "timm", f"the backbone '{PREFIX}{name}'")
     if not _NAME.fullmatch(name) or not timm.is_model(name):
         raise InputError(f"timm has no net {checks.shown(name)}{checks.nearest(name, timm.list_models())}")
     try:
-        net = timm.create_model(name, in_chans=in_channels, num_classes=0, **options)
+        net = timm.create_model(name, in_chans=in_channels, num_classes=0, **options | unpooled)
     except Exception as error:  # whatever the net's constructor raises for an option that is not its own
-        reason = f"{checks.shown(options)}: {checks.one_line(error)}"
-        raise InputError(f"timm cannot build {name!r} with {reason}") from error
-    hint = ", or the option img_size where the net has one"
+        reason = checks.one_line(error)
+        if unpooled and "pool" in reason:
+            fault = f"'{PREFIX}{name}' cannot leave out its own pooling: {reason}"
+            raise InputError(f"{fault.rstrip('.')}; leave the option pooling out") from error
+        raise InputError(f"timm cannot build {name!r} with {checks.shown(options)}: {reason}") from error
     # tokens before those of patches; the first is the class token, unless the net has registers alone
     prefix = getattr(net, "num_prefix_tokens", 0)
     if own.get("pooling") == "cls" and getattr(net, "cls_token", None) is None:
         raise InputError(f"'{PREFIX}{name}' has no class token; take the pooling mean, gem or attention")
     last = getattr(net, "output_fmt", "") == "NHWC"  # as Swin's
+    hint = _size_hint(net, sides)
     sizes = (in_channels, sides, embedding_size)
     foreign.add_lora(f"{PREFIX}{name}", net, own)
     return foreign.backbone(f"{PREFIX}{name}", net, sizes, own, prefix=prefix, channels_last=last, hint=hint)
+
+
+def _size_hint(net: Any, sides: tuple[int, ...]) -> str:
+    """What helps where a net refuses images of that size."""
+    _, *made_for = (getattr(net, "pretrained_cfg", None) or {}).get("input_size") or (0,)
+    known = f", such as {'x'.join(map(str, made_for))}, for which it is made" if made_for else ""
+    size = sides[0] if len(set(sides)) == 1 else f"[{', '.join(map(str, sides))}]"
+    option = f"set the option img_size (in a recipe backbone.options.img_size={size}) where the net has one"
+    return f"bring the images to another size{known}; or {option}"
+
+
+def list_names() -> list[str]:
+    """The names of timm's nets, without the prefix."""
+    names: list[str] = extras.load("timm", "timm", "the list of its backbones").list_models()
+    return names
+
+
+def describe(name: str) -> str:
+    """One sentence on a net of timm."""
+    weights = extras.load("timm", "timm", "the list of its backbones").get_pretrained_cfg(name)
+    made_for = "" if weights is None else f", for images of {'x'.join(map(str, weights.input_size[1:]))} pixels"
+    return f"A net of timm{made_for}."
 
 
 def own_input(name: str, options: Mapping[str, object]) -> dict[str, Any]:

@@ -35,6 +35,12 @@ def _backbones() -> list[Entry]:
     return [(name, ABOUT[name]) for name in list_backbones()]
 
 
+def _timm() -> list[Entry]:
+    from angulus.backbones import timm_models
+
+    return [(f"{timm_models.PREFIX}{name}", timm_models.describe(name)) for name in timm_models.list_names()]
+
+
 def _protocols() -> list[Entry]:
     from angulus.evaluation.registry import PROTOCOLS
 
@@ -70,7 +76,7 @@ def list_names(
         str,
         typer.Argument(
             help="Show only names with this in them; of keys, those that start with it. The whole name of a loss shows "
-            "its parameters.",
+            "its parameters; timm:NAME, of backbones, those of timm with NAME in them.",
             show_default=False,
         ),
     ] = "",
@@ -90,6 +96,8 @@ def list_names(
     width = max(len(name) for name, _ in entries)
     for name, about in entries:
         say(f"{name:<{width}}  {about}")
+    if kind == "backbones" and not part:
+        say("\nAlso timm:NAME (angulus list backbones timm:resnet) and transformers:FOLDER: see docs/backbones.md")
     if kind == "losses":
         say(f"\nFor the parameters of a loss and their defaults: angulus list losses {entries[-1][0]}")
 
@@ -171,11 +179,16 @@ def find(kind: str, part: str = "") -> list[Entry]:
     Raises:
         InputError: no such kind, or no such name; the nearest is named.
     """
-    entries = KINDS[checks.choice("KIND", kind, KINDS)]()
+    names = KINDS[checks.choice("KIND", kind, KINDS)]
+    of_timm = kind == "backbones" and part.lower().startswith("timm")
+    entries = _timm() if of_timm else names()
     matches, rule = (str.startswith, "starts with") if kind == "keys" else (str.__contains__, "contains")
     found = [(name, about) for name, about in entries if matches(name.lower(), part.lower())]
     if not found:
         near = checks.nearest(part, [name for name, _ in entries])
         way = "; to see the parameters of a loss: angulus list losses NAME" if part.startswith("objective.") else near
-        raise checks.InputError(f"no name of {kind} {rule} {part!r}{way}; to see all: angulus list {kind}")
+        if kind == "backbones" and not of_timm:
+            way += f"; for nets of timm: angulus list backbones timm:{part}"
+        whole = f"{kind} timm:" if of_timm else kind
+        raise checks.InputError(f"no name of {kind} {rule} {part!r}{way}; to see all: angulus list {whole}")
     return found

@@ -21,6 +21,8 @@ import torch
 from angulus import __version__
 from angulus.core import redact
 
+LIBRARIES = ("timm", "transformers")  # whose networks may be another one in another version
+
 
 def describe(device: torch.device) -> dict[str, Any]:
     """Versions, device, machine and command, as plain values."""
@@ -29,6 +31,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "angulus": __version__,
         "torch": torch.__version__,
         "numpy": numpy.__version__,
+        **{name: _version(name) for name in LIBRARIES if name in sys.modules},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": f"{device.type}: {name}",

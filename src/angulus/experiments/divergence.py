@@ -13,6 +13,7 @@ FALLEN = 0.95  # a last loss above this share of the first has not fallen
 EXPLODED = 10  # times the first step's loss, and that of guessing, ln C
 GROWN, LARGE = 100, 1000  # times the first step's mean feature norm, and that norm itself: networks may start near 0
 ONE_CLASS = 0.99  # a share of the predictions
+FEW = 10  # steps; after fewer a model may guess without a fault
 
 
 def diagnose(progress: Progress, test: Mapping[str, NDArray[Any]], lr: float) -> str | None:
@@ -20,8 +21,8 @@ def diagnose(progress: Progress, test: Mapping[str, NDArray[Any]], lr: float) ->
 
     An exploded norm is a sign by itself, because losses of the angle alone stay small. A loss that did not fall is not:
     annealed margins raise it while the model learns, and fine-tuning starts low. So it also takes an exploded loss, or
-    an accuracy no better than guessing. A model whose loss fell has collapsed if nearly all images get one class and
-    the loss is that of guessing.
+    an accuracy no better than guessing after `FEW` steps or more. A model whose loss fell has collapsed if nearly all
+    images get one class and the loss is that of guessing.
 
     Args:
         progress: at the end.
@@ -32,7 +33,7 @@ def diagnose(progress: Progress, test: Mapping[str, NDArray[Any]], lr: float) ->
     first, last = progress.first_loss, progress.last_epoch_loss
     guessing = math.log(max(2, len(np.unique(labels))))
     share, accuracy = _largest_share(labels), float((labels == predictions).mean())
-    at_chance = accuracy <= share + math.sqrt(share * (1 - share) / len(labels))
+    at_chance = progress.step >= FEW and accuracy <= share + math.sqrt(share * (1 - share) / len(labels))
     signs = []
     if norm >= LARGE and norm >= GROWN * progress.first_norm:
         signs.append(f"the mean feature norm grew from {progress.first_norm:.3g} to {norm:.3g}")

@@ -374,8 +374,14 @@ def _load(folder: Path, own: nn.Module | None = None) -> Model:
             backbone = config.build() if own is None else config.wrap(own)
         backbone.load_state_dict(tensors)
     except (safetensors.SafetensorError, RuntimeError) as error:
-        fault = f"{folder / WEIGHTS} does not hold the weights of the backbone {config.backbone!r} that {CONFIG} names"
-        raise InputError(f"{fault} ({checks.one_line(error)[:200]}); fetch or save the model again") from error
+        library, colon, _ = config.backbone.partition(":")
+        which, way = f"the backbone {config.backbone!r} that {CONFIG} names", "fetch or save the model again"
+        if own is not None:
+            which, way = f"the {type(own).__name__} that was given", "give the network that was trained"
+        elif colon:
+            way += f", or install the version of {library} that it was trained with"
+        fault = f"{folder / WEIGHTS} does not hold the weights of {which}"
+        raise InputError(f"{fault} ({checks.one_line(error)[:200]}); {way}") from error
     try:
         for name, value in backbone.state_dict().items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):

@@ -64,15 +64,15 @@ training images allow it.
 
 _EMBEDS = {  # the parts of the card of a model whose features are compared
     "task": "image-feature-extraction",
-    "summary": "A `{backbone}` that turns an image into {size} numbers, trained with Angulus (`pip install angulus`). "
-    "Two images are\ncompared by the cosine of their features.",
+    "summary": "A `{backbone}` that turns an image into {size} numbers, trained with Angulus (`pip install "
+    "{package}`). Two images are\ncompared by the cosine of their features.",
     "use": "features = model.embed(pixels)  # {given}",
     "more": "",
 }
 _CLASSIFIES = {
     "task": "image-classification",
     "summary": "A `{backbone}` that tells which of {count} classes an image shows, trained with Angulus (`pip install "
-    "angulus`).\n\nClasses: {names}.",
+    "{package}`).\n\nClasses: {names}.",
     "use": "labels, probabilities = model.predict(pixels)  # {given}",
     "more": "\nOn the command line: `angulus predict FOLDER IMAGES`. `model.embed(pixels)` gives the {size} features "
     "that the classes\nare compared with.\n",
@@ -87,6 +87,7 @@ def text(content: Mapping[str, Any], contract: Contract, digits: str) -> str:
     facts = {
         "backbone": content["backbone"].removeprefix(OWN),
         "size": content["embedding_size"],
+        "package": _package(content["backbone"]),
         "given": _given(content),
         "count": f"{len(names):,}",
         "names": list_classes(names, _code),
@@ -111,6 +112,12 @@ def text(content: Mapping[str, Any], contract: Contract, digits: str) -> str:
         accuracy=_section(ACCURACY, []),
         errors=_section(ERRORS, [] if names else [ERRORS_TITLE, "", *uncalibrated]),
     )
+
+
+def _package(backbone: str) -> str:
+    """What pip installs to load the model: with the extra of the library that its network is of."""
+    library, colon, _ = backbone.partition(":")
+    return f"'angulus[{library}]'" if colon and not backbone.startswith(OWN) else "angulus"
 
 
 def _ways(backbone: str) -> dict[str, str]:

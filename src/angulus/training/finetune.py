@@ -6,6 +6,7 @@ that it has there: `blocks.0.attn.qkv.weight` rather than `layers.0.blocks.0.att
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -55,11 +56,22 @@ def _prefixes(backbone: nn.Module) -> tuple[str, str]:
 
 def blocks(backbone: nn.Module) -> list[nn.Module]:
     """The numbered layers or blocks of a net that hold parameters, in its order."""
+    parts = _numbered(backbone).values()
+    return [part for part in parts if part is not None and not isinstance(part, nn.ModuleList | nn.ModuleDict)]
+
+
+def _numbered(backbone: nn.Module) -> dict[str, nn.Module | None]:
+    """The numbered layers or blocks by their names, in the net's order; None is a parameter of a list.
+
+    Single layers before the first block, such as the convolutions and norms of a stem, belong to the stem.
+    """
     inner = _prefixes(backbone)[1]
     named = (name for name, _, after in parameters_by_name(backbone) if not after)
-    found = dict.fromkeys(match[0] for name in named if (match := _LAYER.match(name)))
-    parts = [backbone.get_submodule(inner + name) for name in found]
-    return [part for part in parts if not isinstance(part, nn.ModuleList | nn.ModuleDict)]
+    names = dict.fromkeys(match[0] for name in named if (match := _LAYER.match(name)))
+    modules = dict(backbone.named_modules())
+    found = [(name, modules.get(inner + name)) for name in names]
+    is_block = [part is not None and next(part.children(), None) is not None for _, part in found]
+    return dict(found[is_block.index(True) :] if True in is_block else found)
 
 
 def freeze(backbone: nn.Module, patterns: Sequence[str]) -> None:
@@ -75,7 +87,10 @@ def freeze(backbone: nn.Module, patterns: Sequence[str]) -> None:
         matched = [parameter for name, parameter, _ in named if fnmatchcase(name, pattern)]
         if not matched:
             names = [name for name, *_ in named]
-            near = checks.nearest(pattern, names) or f"; names are as {names[0]!r} and {names[-1]!r}"
+            near = (
+                _nearest_pattern(pattern.removeprefix(_prefixes(backbone)[1]), names)
+                or f"; names are as {names[0]!r} and {names[-1]!r}"
+            )
             raise InputError(f"training.freeze: {pattern!r} matches no parameter of the backbone{near}")
         for parameter in matched:
             parameter.requires_grad_(False)
@@ -83,6 +98,15 @@ def freeze(backbone: nn.Module, patterns: Sequence[str]) -> None:
         raise InputError(
             "training.freeze leaves nothing of the backbone to train; freeze less, such as all but the feature layer"
         )
+
+
+def _nearest_pattern(pattern: str, names: Sequence[str]) -> str:
+    """A clause that suggests the name, or the pattern of a part, that is most like a pattern that matches nothing."""
+    parts = {f"{name[:end]}.*": None for name in names for end in range(len(name)) if name[end] == "."}
+    for meant in (pattern, f"{pattern.rstrip('.*')}.*"):
+        if any(fnmatchcase(name, meant) for name in names):
+            return f"; did you mean {meant!r}?"
+    return checks.nearest(pattern, [*names, *parts])
 
 
 def train_mode(network: nn.Module) -> None:
@@ -98,26 +122,25 @@ def layer_scales(backbone: nn.Module, decay: float) -> dict[int, float]:
     """The factor on the learning rate of each parameter, by its id: decay^(L − l) for layer l of 0..L.
 
     Layer 0 is what comes before the first numbered part of the net (patch embedding, positions, stem), layers 1, 2, ...
-    are the numbered parts in their order, and layer L is the rest: the last norm and the feature layer. A net without
-    such a rest ends in its last numbered part.
+    are the numbered parts in their order, each with what lies between it and the next, and layer L is the rest: the
+    last norm and the feature layer. A net without such a rest ends in its last numbered part.
 
     Source: K. Clark et al., "ELECTRA", ICLR 2020, Sec. 3.1 and A.2; H. Bao et al., "BEiT", ICLR 2022, for images.
 
     Raises:
         InputError: the net has no numbered parts.
     """
-    numbers: dict[str, int] = {}
-    layers: dict[int, int | None] = {}  # None: the rest
-    for name, parameter, after in parameters_by_name(backbone):
-        match = None if after else _LAYER.match(name)
-        if match is not None:
-            layers[id(parameter)] = numbers.setdefault(match[0], len(numbers) + 1)
-        else:
-            layers[id(parameter)] = None if numbers or after else 0
+    numbers = {name: number for number, name in enumerate(_numbered(backbone), start=1)}
     if not numbers:
         raise InputError("training.optimizer.layer_decay needs a net with numbered layers or blocks; leave it out")
-    last = len(numbers) + (None in layers.values())
-    return {key: decay ** (last - (last if layer is None else layer)) for key, layer in layers.items()}
+    named = parameters_by_name(backbone)
+    matches = [None if after else _LAYER.match(name) for name, _, after in named]
+    own = [numbers.get(match[0], 0) if match else 0 for match in matches]
+    layers = list(itertools.accumulate(own, max))  # what has no number is of the part before it
+    rest = max(place for place, number in enumerate(own) if number) + 1
+    last = len(numbers) + (rest < len(own))
+    layers[rest:] = [last] * (len(own) - rest)
+    return {id(parameter): decay ** (last - layer) for (_, parameter, _), layer in zip(named, layers, strict=True)}
 
 
 def recompute_activations(backbone: nn.Module) -> None:
