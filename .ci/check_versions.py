@@ -18,13 +18,13 @@ def find(path: str, pattern: str) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    version = find("src/angulus/__init__.py", r'^__version__ = "([^"]+)"$')
+    version = find("src/angulus/core/version.py", r'^__version__ = "([^"]+)"$')
     if "--print" in arguments:
         print(version)
         return
     cited = find("CITATION.cff", r"^version: (.+)$")
     if cited != version:
-        sys.exit(f"CITATION.cff names version {cited}, but src/angulus/__init__.py {version}: change the wrong one")
+        sys.exit(f"CITATION.cff names version {cited}, but src/angulus/core/version.py {version}: change the wrong one")
     top = find("CHANGELOG.md", r"^## (.+)$")
     dated = re.fullmatch(rf"\[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d", top)
     if not dated and (top != "[Unreleased]" or "--release" in arguments):

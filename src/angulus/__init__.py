@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from angulus.core.version import __version__
+
 if TYPE_CHECKING:
     from angulus import losses
     from angulus.backbones import list_backbones
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from angulus.training.callbacks import Callback
     from angulus.training.settings import TrainingArguments
 
-__version__ = "0.1.0"
 __all__ = [
     "BackwardSGD",
     "Callback",

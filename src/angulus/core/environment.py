@@ -18,8 +18,8 @@ import filelock
 import numpy
 import torch
 
-from angulus import __version__
 from angulus.core import redact
+from angulus.core.version import __version__
 
 LIBRARIES = ("timm", "transformers")  # whose networks may be another one in another version
 

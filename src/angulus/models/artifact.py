@@ -24,7 +24,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from angulus import __version__, backbones
+from angulus import backbones
 from angulus.backbones import timm_models
 from angulus.backbones.layers import FirstNumbers, UnitFeatures
 from angulus.backbones.unfilled import Unfilled
@@ -42,6 +42,7 @@ from angulus.core.contract import (
     split_model_name,
 )
 from angulus.core.embeddings import Embeddings
+from angulus.core.version import __version__
 from angulus.evaluation.protocols.calibration import Calibration
 from angulus.models import batching, model_card
 from angulus.models import classifier as classes

@@ -23,10 +23,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from angulus import __version__
 from angulus.backbones.layers import UnitFeatures
 from angulus.core import checks, extras, files
 from angulus.core.checks import InputError
+from angulus.core.version import __version__
 from angulus.evaluation.lists.pair_list import PairList
 from angulus.models.artifact import Model
 from angulus.models.export_check import INPUT, OUTPUTS, PROBABILITIES, batches, compare, read, refer, refuse_pairs
