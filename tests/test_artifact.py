@@ -58,7 +58,7 @@ def test_a_fresh_process_gives_the_same_features_to_the_bit(folder: Path) -> Non
     assert loaded.config == CONFIG
     assert bool((loaded.embed(pixels()) == expected).all())
     code = (
-        "import angulus, torch, sys; "
+        f"import angulus, torch, sys; torch.set_num_threads({torch.get_num_threads()}); "  # other tests may set it
         "p = torch.randint(256, (5, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)); "
         "sys.stdout.buffer.write(angulus.load(sys.argv[1]).embed(p).numpy().tobytes())"
     )
