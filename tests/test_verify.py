@@ -356,7 +356,10 @@ def test_the_command_calibrates_for_another_flip_rule_and_says_so(folder: Path) 
     other = CliRunner().invoke(app, ["calibrate", str(folder / "plain.npz"), *arguments]).output
     assert "flip: none" in other and "flip none; the folder's own is" in other and "the same --flip" in other
     model = angulus.load(folder / "model")  # which keeps both
-    for each in (model, model.with_flip("none")):
+    for each in (model, model.with_flip("none"), model.with_flip("none").with_flip("sum")):
         assert each.calibration is not None and each.calibration.model == each.name
+    (folder / "model" / artifact.CALIBRATION).unlink()
+    with pytest.raises(InputError, match=r"the calibration is for .* flip none, and these .* flip sum"):
+        verify(angulus.load(folder / "model"), folder / "people/0/0.png", folder / "people/0/1.png")
     found = CliRunner().invoke(app, ["calibrate", str(folder / "e.npz"), "--out", "c.json", "--fmr", "0"])
     assert "--fmr must be a finite number in (0, 1]; got 0.0" in str(found.exception)

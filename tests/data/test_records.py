@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -24,6 +25,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from angulus.core import stores
 from angulus.core.checks import InputError
 from angulus.data import decode
 from angulus.data.records import Records, RecordWriter, Row, blobs, parts, reader, write_records
@@ -228,6 +230,25 @@ def test_a_pass_over_all_rows_fetches_every_block_once_and_keeps_it(
     assert len(in_blocks) < 10 and sorted(lengths) == sorted(in_blocks.values())
     fsspec.filesystem("memory").rm(f"{url}/{names[0]}")
     assert records.images(range(40)) == [row.image for row in rows]
+
+
+def test_each_part_of_a_long_read_may_be_refused_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = some_rows(40)
+    records = written(f"memory://{uuid.uuid4().hex}/records", rows)
+    monkeypatch.setattr(blobs, "_LEAST_FREE", 2**62)
+    monkeypatch.setattr(blobs, "_AT_ONCE", 5)
+    monkeypatch.setattr(stores, "_WAITS_S", (0.0, 0.0))
+    cat_file, calls = MemoryFileSystem.cat_file, itertools.count()
+
+    def busy(self: MemoryFileSystem, *args: Any, **rest: Any) -> bytes:
+        if next(calls) % 6 == 0:  # one of five requests, which is repeated
+            raise ConnectionResetError("try later")
+        data: bytes = cat_file(self, *args, **rest)
+        return data
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", busy)
+    assert records.images(range(40)) == [row.image for row in rows]
+    assert next(calls) == 48
 
 
 def read_in_worker(records: Records, asked: list[int], pipe: Any) -> None:

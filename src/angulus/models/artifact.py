@@ -102,7 +102,8 @@ class Model(nn.Module):
         preprocessing: the contract, with the mean image if it subtracts one.
         sha256: of its weights, as hexadecimal digits.
         calibration: the threshold for its scores, if it was calibrated.
-        pairs: of its queries on stored vectors of another model, by the name of that, if they were calibrated.
+        pairs: the others: for another flip rule or size, by the name of the model with it, and for queries on stored
+            vectors of another model, by the name of that.
         card: the text of its folder's README.md, if there is one.
         classifier: the class weights that it was trained with, if they were saved.
         dimensions: how many numbers of a feature it keeps, the first ones; None: all. See `with_dimensions`.
@@ -147,10 +148,7 @@ class Model(nn.Module):
         config = dataclasses.replace(self.config, contract=contract)
         mean_image = self.preprocessing.mean_image
         other = Model(config, self.backbone, self.sha256, self.calibration, mean_image, self.card, self.classifier)
-        other.precision, other._at_a_time, other.dimensions = self.precision, self._at_a_time, self.dimensions
-        other.pairs = self.pairs
-        other.calibration = self.pairs.get(other.name, self.calibration)
-        return other
+        return self._pass_on(other, self.dimensions)
 
     def with_dimensions(self, dimensions: int) -> Model:
         """The same model with the first numbers of its features only, of length 1 if the whole ones are.
@@ -172,9 +170,14 @@ class Model(nn.Module):
         layers = self.backbone[0] if self.config.normalize else self.backbone  # type: ignore[index]
         cut = self.config.wrap(nn.Sequential(layers, FirstNumbers(dimensions)))
         other = Model(self.config, cut, self.sha256, self.calibration, self.preprocessing.mean_image, self.card)
+        return self._pass_on(other, dimensions)
+
+    def _pass_on(self, other: Model, dimensions: int | None) -> Model:
+        """Give a model with the same weights the settings and all calibrations of this one; returns it."""
         other.precision, other._at_a_time, other.dimensions = self.precision, self._at_a_time, dimensions
-        other.pairs = self.pairs
-        other.calibration = self.pairs.get(other.name, self.calibration)
+        own = {} if self.calibration is None else {str(self.calibration.model): self.calibration}
+        other.pairs = own | self.pairs
+        other.calibration = other.pairs.get(other.name, self.calibration)
         return other
 
     def calibration_of(self, stored: str | None) -> Calibration | None:

@@ -138,14 +138,15 @@ def _limit(model: Model, threshold: float | None, stored: Model) -> float:
             fault = f"queries of {describe_model(model.name)} on vectors of {describe_model(stored.name)}"
             raise InputError(f"no threshold is known for {fault}: they are not calibrated; {way}")
         return calibration.threshold.value
-    if model.calibration is None:
+    calibration = model.calibration or next((each for each in model.pairs.values() if each.gallery is None), None)
+    if calibration is None:
         way = "run angulus calibrate with --model, or give a threshold of your own with --threshold"
         raise InputError(f"this model is not calibrated, so no threshold of its scores is known; {way}")
-    if model.calibration.model != model.name:
-        fault = f"the calibration is for {describe_model(model.calibration.model)}"
+    if calibration.model != model.name:
+        fault = f"the calibration is for {describe_model(calibration.model)}"
         way = "calibrate embeddings of that rule, or give the calibrated one with --flip"
         raise InputError(f"{fault}, and these features are of {describe_model(model.name)}; {way}")
-    return model.calibration.threshold.value
+    return calibration.threshold.value
 
 
 def _compare(given: NDArray[np.float32], names: tuple[str, str]) -> tuple[float, tuple[float, float]]:

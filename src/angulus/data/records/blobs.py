@@ -226,18 +226,17 @@ class RemoteBlobs:
         ends = [start + length for _, start, length in wanted]
         data: list[Any] = [None] * len(wanted)
 
-        def read() -> None:
-            left = [place for place, part in enumerate(data) if not isinstance(part, bytes)]
-            for begin in range(0, len(left), _AT_ONCE):
-                some = left[begin : begin + _AT_ONCE]
-                asked = ([values[place] for place in some] for values in (paths, starts, ends))
-                for place, part in zip(some, system.cat_ranges(*asked, on_error="return"), strict=True):
-                    data[place] = part
-                fault = next((data[place] for place in some if not isinstance(data[place], bytes)), None)
-                if fault is not None:
-                    raise fault
+        def read(places: range) -> None:
+            left = [place for place in places if not isinstance(data[place], bytes)]
+            asked = ([values[place] for place in left] for values in (paths, starts, ends))
+            for place, part in zip(left, system.cat_ranges(*asked, on_error="return"), strict=True):
+                data[place] = part
+            fault = next((data[place] for place in left if not isinstance(data[place], bytes)), None)
+            if fault is not None:
+                raise fault
 
-        stores.ask(self.where, read)  # each time for what is still missing
+        for places in (range(len(wanted))[begin:][:_AT_ONCE] for begin in range(0, len(wanted), _AT_ONCE)):
+            stores.ask(self.where, lambda places=places: read(places))  # each time for what is still missing
         return data
 
     def _signed(self, name: str) -> str:
