@@ -354,7 +354,7 @@ def test_the_command_calibrates_for_another_flip_rule_and_says_so(folder: Path) 
     own = CliRunner().invoke(app, ["calibrate", str(folder / "e.npz"), *arguments]).output
     assert "flip: sum with the mirrored image's, by the model itself" in own and "--flip" not in own
     other = CliRunner().invoke(app, ["calibrate", str(folder / "plain.npz"), *arguments]).output
-    assert "flip: none" in other and "flip none; the folder's own is" in other and "the same --flip" in other
+    assert "flip: none" in other and "flip none; the folder's own is" in other and "keeps its calibration" in other
     model = angulus.load(folder / "model")  # which keeps both
     for each in (model, model.with_flip("none"), model.with_flip("none").with_flip("sum")):
         assert each.calibration is not None and each.calibration.model == each.name

@@ -49,15 +49,18 @@ def uneven(folder: Path, items: list[int]) -> list[int]:
 
 
 def doubtful(folder: Path, items: list[int]) -> list[int]:
-    """Squares; the first process that is given 20 or 21 is slow, and of 21 the second dies."""
+    """Squares; the first process that is given 20 or 21 ends long after a second, and of 21 the second dies."""
     for item in items:
         if item in (20, 21):
             try:
                 (folder / f"{item}").mkdir()
             except FileExistsError:
+                (folder / f"{item} again").touch()
                 if item == 21:
                     os._exit(9)
             else:
+                while not (folder / f"{item} again").exists():
+                    time.sleep(0.05)
                 time.sleep(3.0)
                 (folder / f"{item} slowly").touch()
     return square(items)

@@ -110,7 +110,7 @@ def calibrate(
         if name != calibration.model:
             say(
                 f"It is for {describe_model(calibration.model)}; the folder's own is {describe_model(name)}, which "
-                "keeps its calibration: to use this one, give the same --flip or --dimensions"
+                "keeps its calibration: each is used for scores of its kind, as with verify --flip"
             )
     elif out is not None:
         files.make_folder(out.parent)

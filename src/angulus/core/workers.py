@@ -245,7 +245,7 @@ class _RayWorkers(Generic[Item, Made]):
                 copies.remove(ended[-1])
                 made = self._get(ended[-1])
             for copy in copies:
-                self._ray.cancel(copy)
+                self._ray.cancel(copy, force=True)  # an interrupt alone might leave an import half done
             for copy in (*copies, *ended):
                 seconds = self._running.pop(copy)
                 if made is not None and [copy] == copies + ended:
