@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +135,7 @@ def test_codes_take_a_quarter_or_a_thirty_second_of_float32(tmp_path: Path, kind
     gallery.add(made(["late/0.jpg"], seed=3, size=256))
     files = gallery.store.files()
     assert files.index == kind and files.not_indexed == 0
+    assert files.bytes == (tmp_path / "g.faiss" / SQLITE).stat().st_size
     assert held * 4001 < files.index_bytes < (held + 2) * 4001  # what the codes need to be read is some KiB
     gallery.query(made(["q/0"], size=256), effort=4)
     coder = library.downcast_index(gallery.store._loaded[1].index)
@@ -207,29 +210,82 @@ def test_who_reads_during_a_removal_sees_the_gallery_of_before(tmp_path: Path, m
     gallery.add(people)
     parts = gallery.store.rows()
     read = list(next(parts).ids)
-    with pytest.warns(UserWarning, match=r"still reads .*g\.faiss as it was before a removal: no query finds the rows"):
+    with pytest.warns(UserWarning, match=r"still reads .*g\.faiss as it was before a removal; no query finds the rows"):
         gallery.remove(people.ids.tolist()[::2])
     assert len(gallery) == 20 and len(gallery.query(people, top=40)[0].matches) == 20
+    with pytest.warns(UserWarning) as said:
+        assert len(open_gallery(tmp_path / "g.faiss")) == 20
+    assert ["still reads" in str(one.message) for one in said] == [True]  # and nothing of an erasure
     assert read + [name for part in parts for name in part.ids] == people.ids.tolist()
     with pytest.warns(UserWarning, match="erased what a removal of another command had left"):
         assert len(open_gallery(tmp_path / "g.faiss")) == 20
     assert traces(tmp_path / "g.faiss", [vector.tobytes() for vector in people.unit(dtype=np.float32)[::2]]) == 0
 
 
-def test_the_folder_of_another_store_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("effort", [None, 4])
+def test_an_open_gallery_that_is_made_again_forgets_its_codes(tmp_path: Path, effort: int | None) -> None:
+    where = tmp_path / "g.faiss"
+    reader, people = open_gallery(where), made(photos(300))
+    for seed in range(3):  # the same steps, with other vectors
+        shutil.rmtree(where, ignore_errors=True)
+        writer, people = open_gallery(where), made(photos(300), seed=seed)
+        writer.add(people)
+        writer.index("binary")
+        answers = reader.query(people, top=1, effort=effort)
+        assert [answer.matches[0].id for answer in answers] == people.ids.tolist()
+    writer.remove(people.ids.tolist())  # between the count of a query and its search
+    near = reader.store.nearest(people.unit(dtype=np.float32), 5, effort=effort)
+    assert [part.vectors.shape for part in near] == [(0, D)] * 300
+
+
+def test_a_full_disk_stops_neither_a_removal_nor_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(sqlite3.Connection):
+        def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
+            if statement == "VACUUM":
+                raise sqlite3.OperationalError("database or disk is full")
+            return super().execute(statement, *values)
+
+    def marked() -> int:
+        with closing(sqlite3.connect(tmp_path / "g.faiss" / SQLITE)) as database:
+            return database.execute("SELECT traces FROM state").fetchone()[0]
+
+    gallery, people = open_gallery(tmp_path / "g.faiss"), made(photos(40))
+    gallery.add(people)
+    full = r"still hold removed rows: .*disk is full; .*not full, and writable.*; no query finds the rows"
+    with monkeypatch.context() as patched:
+        patched.setattr(faiss.sqlite3, "connect", partial(sqlite3.connect, factory=Full))
+        with pytest.warns(UserWarning, match=full):
+            gallery.remove(people.ids.tolist()[:1])
+        with pytest.warns(UserWarning, match=full):
+            assert len(open_gallery(tmp_path / "g.faiss")) == 39
+    assert marked()
+    with pytest.warns(UserWarning, match="erased what a removal of another command had left"):
+        assert len(open_gallery(tmp_path / "g.faiss")) == 39
+    assert not marked()
+
+
+def test_a_folder_is_opened_by_what_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("lancedb")
     people = made(photos(4))
-    for name, other in (("a.faiss", "a"), ("b", "b.faiss")):
+    for name, other in (("a.FAISS", "a"), ("b", "b.faiss")):
         open_gallery(tmp_path / name).add(people)
         (tmp_path / name).rename(tmp_path / other)
-    with pytest.raises(InputError, match=r"a is a gallery of faiss, and its name must end in \.faiss; rename"):
-        open_gallery(tmp_path / "a").query(people)
-    with pytest.raises(InputError, match=r"b\.faiss is a gallery of LanceDB, and its name must not end in"):
-        open_gallery(tmp_path / "b.faiss").add(people)
+        assert len(open_gallery(tmp_path / other)) == 4
+    assert (tmp_path / "a" / SQLITE).exists() and not (tmp_path / "b.faiss" / SQLITE).exists()
+    monkeypatch.chdir(tmp_path / "a")
+    assert len(open_gallery(".")) == 4
     (tmp_path / "c.faiss").mkdir()
     (tmp_path / "c.faiss" / "mine.txt").write_text("dear")
     with pytest.raises(InputError, match=r"c\.faiss is not a gallery, and not empty"):
         open_gallery(tmp_path / "c.faiss").add(people)
+    (tmp_path / "d.faiss").write_bytes(b"an index that faiss wrote")
+    with pytest.raises(InputError, match=r"d\.faiss is a file, and a gallery is a folder; give another folder"):
+        open_gallery(tmp_path / "d.faiss").add(people)
+    (tmp_path / "e.faiss").mkdir()
+    with closing(sqlite3.connect(tmp_path / "e.faiss" / SQLITE)) as database:
+        database.execute("CREATE TABLE own (thing)")
+    with pytest.raises(InputError, match=r"e\.faiss is not a gallery that angulus search made \(other tables\)"):
+        open_gallery(tmp_path / "e.faiss").add(people)
 
 
 def test_what_is_lost_or_damaged_is_a_sentence(tmp_path: Path) -> None:

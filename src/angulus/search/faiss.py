@@ -1,4 +1,4 @@
-"""A gallery in a folder whose name ends in .faiss: rows in an SQLite file, and codes that faiss compares in memory."""
+"""A gallery in a folder: rows in an SQLite file, and codes that faiss compares in memory."""
 
 from __future__ import annotations
 
@@ -81,14 +81,17 @@ class FaissStore:
         if not folder_holds(self.folder, SQLITE):
             return None
         with self._reading() as database:
-            if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+            if not tables:
                 return None  # its maker died
+            if "state" not in tables:
+                raise InputError(f"{self.where} is not a gallery that angulus search made (other tables)")
             about, (traces,) = self._about(database), database.execute("SELECT traces FROM state").fetchone()
         if traces and not self._opened:
             try:
                 with lock_folder(self.folder, 0):
-                    self._erase_traces()
-                checks.warn(f"{self.where}: erased what a removal of another command had left in its files")
+                    if self._erase_traces():
+                        checks.warn(f"{self.where}: erased what a removal of another command had left in its files")
             except InputError as error:
                 if not isinstance(error.__cause__, filelock.Timeout):  # another process writes
                     raise
@@ -103,7 +106,7 @@ class FaissStore:
             database.execute("BEGIN IMMEDIATE")
             for table in _TABLES:
                 database.execute(table)
-            database.execute("INSERT INTO state (about, version, traces) VALUES (?, 0, 0)", (about.text(),))
+            database.execute("INSERT INTO state (about, version, traces) VALUES (?, random(), 0)", (about.text(),))
             database.execute("COMMIT")
 
     def describe(self, about: About) -> None:
@@ -146,17 +149,22 @@ class FaissStore:
             database.execute("UPDATE state SET traces = 1")
         self._erase_traces()
 
-    def _erase_traces(self) -> None:
-        """Rewrite the file, as the pages of removed rows keep copies, and empty the log."""
-        with self._errors_named(), closing(self._connect(wait_s=_ERASE_WAIT_S)) as database:
-            database.execute("VACUUM")
-            if database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-                fact = f"another process still reads {self.where} as it was before a removal"
-                checks.warn(
-                    f"{fact}: no query finds the rows, and the next command after it erases them from the files"
-                )
-            else:
-                database.execute("UPDATE state SET traces = 0")
+    def _erase_traces(self) -> bool:
+        """Rewrite the file, as the pages of removed rows keep copies, and empty the log; False, with a warning: later.
+
+        The rows are removed already, and queries must go on where a disk is full or somebody reads.
+        """
+        fact = f"another process still reads {self.where} as it was before a removal"
+        try:
+            with self._errors_named(), closing(self._connect(wait_s=_ERASE_WAIT_S)) as database:
+                database.execute("VACUUM")
+                if not database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                    database.execute("UPDATE state SET traces = 0")
+                    return True
+        except InputError as error:
+            fact = f"the files of {self.where} still hold removed rows: {error}"
+        checks.warn(f"{fact}; no query finds the rows, and the next command after it erases them from the files")
+        return False
 
     def count(self) -> int:
         with self._reading() as database:
@@ -184,13 +192,12 @@ class FaissStore:
 
     def files(self) -> Files:
         """The index takes memory; the vectors that queries compare at last stay on disk."""
-        stats = [path.stat() for path in self.folder.iterdir()]
-        changed = datetime.fromtimestamp((self.folder / SQLITE).stat().st_mtime, UTC)
         with self._reading() as database:
+            changed = datetime.fromtimestamp((self.folder / SQLITE).stat().st_mtime, UTC)
+            pages, page = (database.execute(f"PRAGMA page_{name}").fetchone()[0] for name in ("count", "size"))
             kind, trained = database.execute("SELECT kind, length(trained) FROM state").fetchone()
             codes = database.execute("SELECT sum(length(codes)) FROM codes").fetchone()[0]
-        stored = sum(stat.st_size for stat in stats)
-        return Files(kind, (codes or 0) + trained if kind else None, 0 if kind else None, stored, changed)
+        return Files(kind, (codes or 0) + trained if kind else None, 0 if kind else None, pages * page, changed)
 
     def index(self, kind: str) -> None:
         """Learn the codes of `kind` from a sample, and write those of all rows; later rows get theirs when added."""
@@ -213,6 +220,8 @@ class FaissStore:
         """Approximate queries compare `effort` times as many rows as requested by their vectors."""
         with self._reading() as database:
             about = self._about(database)
+            if not _count(database):  # another process has removed all
+                return [_neighbours([], about)] * len(queries)
             if effort is None:
                 return [self._fetch(database, numbers, about) for numbers in self._exact(database, queries, top, about)]
             index = self._index(database)
@@ -333,7 +342,8 @@ class FaissStore:
         """A transaction that changes all or nothing."""
         with self._errors_named(), closing(self._connect()) as database:
             database.execute("BEGIN IMMEDIATE")
-            database.execute("UPDATE state SET version = version + 1")
+            # at random, so that no index in memory fits a gallery that was made again or restored
+            database.execute("UPDATE state SET version = random()")
             yield database
             database.execute("COMMIT")
 
@@ -346,7 +356,9 @@ class FaissStore:
             raise
         except (sqlite3.Error, OSError, RuntimeError, ValueError) as error:
             message = f"the gallery {self.where} cannot be read or written: {checks.one_line(error):.300}"
-            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            if isinstance(error, sqlite3.OperationalError):
+                message += "; its folder must be on a disk of this machine, not full, and writable, also for queries"
+            elif isinstance(error, sqlite3.DatabaseError):
                 message += "; restore its files from a copy, or make it again by angulus search add"
             raise InputError(message) from error
 
@@ -379,7 +391,8 @@ def _count(database: sqlite3.Connection) -> int:
 
 def _neighbours(found: list[Any], about: About) -> Neighbours:
     ids, identities, expires, norms, vectors = zip(*found, strict=True) if found else [()] * 5
-    unit = _unpack([(vector,) for vector in vectors], about) if any(vectors) else np.empty((len(ids), 0), np.float32)
+    size = 0 if ids else about.size
+    unit = _unpack([(vector,) for vector in vectors], about) if any(vectors) else np.empty((len(ids), size), np.float32)
     return Neighbours(ids, identities, unit, expires, norms)
 
 

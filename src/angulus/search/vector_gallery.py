@@ -19,7 +19,7 @@ from angulus.search import life
 from angulus.search.faiss import FaissStore
 from angulus.search.lance import LanceStore
 from angulus.search.qdrant import QdrantStore
-from angulus.search.vector_store import DTYPES, SUFFIX, About, Neighbours, VectorStore, keys
+from angulus.search.vector_store import DTYPES, LANCE, SQLITE, SUFFIX, About, Neighbours, VectorStore, keys
 
 EFFORT = 64  # lists or neighbours that an approximate query searches
 
@@ -411,11 +411,16 @@ class Gallery:
 
 
 def open_gallery(where: str | Path) -> Gallery:
-    """A gallery in a folder (NAME.faiss: faiss; else LanceDB), or in http://HOST:6333/COLLECTION (Qdrant)."""
+    """A gallery in a folder, of the store that made it, or in http://HOST:6333/COLLECTION (Qdrant).
+
+    A new one is of faiss if the folder's name ends in .faiss, else of LanceDB.
+    """
     if isinstance(where, str) and "://" in where:
         return Gallery(QdrantStore.at(where))
     folder = Path(where)
-    return Gallery(FaissStore(folder) if folder.suffix == SUFFIX else LanceStore(folder))
+    if (folder / SQLITE).exists() or (folder.suffix.lower() == SUFFIX and not (folder / LANCE).exists()):
+        return Gallery(FaissStore(folder))
+    return Gallery(LanceStore(folder))
 
 
 def false_positives(fmr: float, count: int) -> float:

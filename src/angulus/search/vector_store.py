@@ -195,11 +195,8 @@ def folder_holds(folder: Path, own: str) -> bool:
         return True
     if not folder.exists() or (folder.is_dir() and {path.name for path in folder.iterdir()} <= {".lock"}):
         return False
-    if (folder / SQLITE).exists():
-        raise InputError(f"{folder} is a gallery of faiss, and its name must end in {SUFFIX}; rename the folder")
-    if (folder / LANCE).exists():
-        raise InputError(f"{folder} is a gallery of LanceDB, and its name must not end in {SUFFIX}; rename the folder")
-    raise InputError(f"{folder} is not a gallery, and not empty; give another folder")
+    fault = "not a gallery, and not empty" if folder.is_dir() else "a file, and a gallery is a folder"
+    raise InputError(f"{folder} is {fault}; give another folder")
 
 
 def lock_folder(folder: Path, wait_s: float) -> AbstractContextManager[None]:

@@ -40,7 +40,8 @@ def shard(job: Job) -> None:
              job.backbone.parameters()}  # fmt: skip
     job.shell = copy.deepcopy(job.backbone, empty)
     try:
-        for block in finetune.blocks(job.backbone):
+        # inner parts first, as fully_shard wants them: a stage of ConvNeXt is a block, and holds some
+        for block in sorted(finetune.blocks(job.backbone), key=lambda part: len(list(part.modules()))):
             fully_shard(block, mesh=mesh)
         fully_shard(job.backbone, mesh=mesh)
     except (NotImplementedError, ValueError) as error:
