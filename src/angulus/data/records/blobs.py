@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import shutil
@@ -235,8 +236,9 @@ class RemoteBlobs:
             if fault is not None:
                 raise fault
 
-        for places in (range(len(wanted))[begin:][:_AT_ONCE] for begin in range(0, len(wanted), _AT_ONCE)):
-            stores.ask(self.where, lambda places=places: read(places))  # each time for what is still missing
+        for begin in range(0, len(wanted), _AT_ONCE):
+            places = range(len(wanted))[begin : begin + _AT_ONCE]
+            stores.ask(self.where, functools.partial(read, places))  # each time for what is still missing
         return data
 
     def _signed(self, name: str) -> str:
