@@ -137,7 +137,7 @@ def _image_norms(comparison: Comparison) -> Iterator[tuple[str, str]]:
         for test in (load_test(run_folder(comparison.folder, name, seed)) for seed in grid.seeds):
             right = test["labels"] == test["predictions"]
             shares = [
-                100 * np.sum(~right[group]) / max(1, np.sum(~right))
+                100 * np.sum(~right[group]) / np.sum(~right) if not right.all() else float("nan")
                 for group in (low, image_quality.low_quality(test["norms"], fraction))
             ]
             accuracies = [100 * right[group].mean() for group in (~low, low)]

@@ -202,10 +202,10 @@ class RemoteBlobs:
 
     def _keep(self, ranges: Sequence[Range], parts: Sequence[bytes]) -> None:
         try:
-            for (name, start, _), data in zip(ranges, parts, strict=True):
+            for (name, start, length), data in zip(ranges, parts, strict=True):
                 handle = os.open(self._copies.folder / name, os.O_WRONLY | os.O_CREAT, 0o600)
                 try:
-                    os.pwrite(handle, data, start)
+                    os.pwrite(handle, data[:length], start)  # a server may ignore the range
                 finally:
                     os.close(handle)
         except OSError:
