@@ -20,7 +20,7 @@ from angulus.experiments.run import run
 from angulus.heads.subcenters import find_dominant
 from angulus.models.classifier import Classifier
 from angulus.models.subcenters import examine
-from angulus.report.feature_chart import plane_features
+from angulus.report.feature_chart import class_features
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +119,10 @@ def test_one_far_image_is_singular_and_the_help_names_the_embeddings(trained: Pa
 
 def test_a_plane_of_features_has_a_ray_for_each_subcenter() -> None:
     weights = np.random.default_rng(0).normal(size=(3, 2, 2))
-    chart = plane_features("plane", weights[:, 0], np.arange(3), ("a", "b", "c"), weights)
+    chart = class_features("plane", weights[:, 0], np.arange(3), ("a", "b", "c"), weights)
     rays = [series for series in chart.series if series.name == "class weight"]
     assert len(rays) == 6
-    one = plane_features("plane", weights[:, 0], np.arange(3), ("a", "b", "c"), weights[:, 0])
+    one = class_features("plane", weights[:, 0], np.arange(3), ("a", "b", "c"), weights[:, 0])
     assert len([series for series in one.series if series.name == "class weight"]) == 3
 
 

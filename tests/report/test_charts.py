@@ -26,7 +26,7 @@ from angulus.report import charts, legends, thumbnails
 from angulus.report.chart import Chart
 from angulus.report.content import read_content
 from angulus.report.error_curves import error_curves
-from angulus.report.feature_chart import plane_features, run_features, shown_rows
+from angulus.report.feature_chart import class_features, run_features, shown_rows
 from angulus.report.finished_run import FinishedRun, ImagePairs
 from angulus.report.render_plotly import render_plotly
 from angulus.report.render_png import draw
@@ -120,9 +120,9 @@ def test_frames_are_the_features_of_each_epoch(models: dict[int, FinishedRun]) -
 
 def test_a_few_far_features_do_not_make_a_dot_of_the_others() -> None:
     near = np.random.default_rng(0).normal(size=(200, 2))
-    chart = plane_features("one", np.concatenate([near, [[4000.0, 0.0]]]), np.zeros(201, int), ("a",))
+    chart = class_features("one", np.concatenate([near, [[4000.0, 0.0]]]), np.zeros(201, int), ("a",))
     assert chart.x.high == pytest.approx(1.08 * 3 * np.quantile(np.linalg.norm(near, axis=1), 0.95), rel=0.05)
-    whole = plane_features("one", near, np.zeros(200, int), ("a",))
+    whole = class_features("one", near, np.zeros(200, int), ("a",))
     assert whole.x.high == pytest.approx(1.08 * np.linalg.norm(near, axis=1).max())
 
 

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from mpl_toolkits.mplot3d import Axes3D
+from mpl_toolkits.mplot3d.art3d import Path3DCollection
 from PIL import Image
 
 from angulus.core.checks import InputError
 from angulus.report import charts
 from angulus.report.chart import Panels
-from angulus.report.feature_chart import plane_features
+from angulus.report.feature_chart import class_features
 from angulus.report.render_png import draw, draw_extremes, render_png
 
 RANDOM = np.random.default_rng(0)
@@ -27,7 +29,7 @@ def shown(figure: Figure) -> list[Axes]:
 
 
 def test_features_are_drawn_by_class() -> None:
-    figure = draw(plane_features("one", FEATURES, LABELS, NAMES))
+    figure = draw(class_features("one", FEATURES, LABELS, NAMES))
     (axis,) = shown(figure)
     assert axis.get_title() == "one"
     assert len(axis.collections) == 3
@@ -44,7 +46,7 @@ def test_features_are_drawn_by_class() -> None:
 
 def test_class_weights_are_rays_in_their_direction() -> None:
     weights = np.array([[3.0, 4.0], [-1.0, 0.0], [0.0, 0.0]])
-    (axis,) = shown(draw(plane_features("one", FEATURES, LABELS, NAMES, weights)))
+    (axis,) = shown(draw(class_features("one", FEATURES, LABELS, NAMES, weights)))
     rays = axis.lines[:3]
     reach = axis.get_xlim()[1]
     tips = [(ray.get_xdata()[1], ray.get_ydata()[1]) for ray in rays]
@@ -54,11 +56,25 @@ def test_class_weights_are_rays_in_their_direction() -> None:
     assert [ray.get_xdata()[0] for ray in rays] == [0, 0, 0]
 
 
+def test_features_in_space_are_drawn_in_space() -> None:
+    features = RANDOM.normal(size=(30, 3))
+    (axis,) = draw(class_features("one", features, LABELS, NAMES, np.eye(3))).axes
+    assert isinstance(axis, Axes3D)
+    for label, drawn in enumerate(axis.collections):
+        assert isinstance(drawn, Path3DCollection)
+        assert np.allclose(np.stack(drawn._offsets3d, axis=1), features[label == LABELS])
+    rays = [np.stack(line.get_data_3d(), axis=1) for line in axis.lines]
+    reach = axis.get_zlim()[1]
+    assert reach > np.linalg.norm(features, axis=1).max()
+    assert [ray.tolist() for ray in rays[:3]] == [[[0, 0, 0], (row * reach).tolist()] for row in np.eye(3)]
+    assert axis.get_xlim() == axis.get_ylim() == axis.get_zlim()
+
+
 @pytest.mark.parametrize(("models", "panels", "legend_in_a_panel"), [(1, 1, False), (3, 3, False), (5, 6, True)])
 def test_panels_stand_three_a_row_and_the_legend_where_there_is_room(
     models: int, panels: int, legend_in_a_panel: bool
 ) -> None:
-    figure = draw(Panels([plane_features(str(n), FEATURES, LABELS, NAMES) for n in range(models)], legend="class"))
+    figure = draw(Panels([class_features(str(n), FEATURES, LABELS, NAMES) for n in range(models)], legend="class"))
     assert len(figure.axes) == panels
     assert [axis.get_title() for axis in shown(figure)] == [str(n) for n in range(models)]
     inside = [axis for axis in figure.axes if axis.get_legend() is not None]
@@ -69,7 +85,7 @@ def test_panels_stand_three_a_row_and_the_legend_where_there_is_room(
 
 
 def test_features_that_are_all_zero_are_drawn() -> None:
-    (axis,) = shown(draw(plane_features("dots", np.zeros((3, 2)), np.arange(3), NAMES)))
+    (axis,) = shown(draw(class_features("dots", np.zeros((3, 2)), np.arange(3), NAMES)))
     assert axis.get_xlim() == (-1, 1)
 
 
@@ -141,15 +157,16 @@ def test_a_chart_is_written_as_png(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("features", "labels"),
     [
-        (np.zeros((4, 3)), np.zeros(4)),
+        (np.zeros((4, 4)), np.zeros(4)),
+        (np.zeros((4, 1)), np.zeros(4)),
         (np.zeros(4), np.zeros(4)),
         (np.zeros((4, 2)), np.zeros(3)),
         (np.zeros((0, 2)), np.zeros(0)),
     ],
 )
 def test_features_of_another_shape_are_refused(features: np.ndarray, labels: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"features to draw must be \[N, 2\] and labels \[N\] with N >= 1; got \["):
-        plane_features("bad", features, labels, NAMES)
+    with pytest.raises(InputError, match=r"features to draw must be \[N, 2\] or \[N, 3\] and labels \[N\] with N >= 1; got \["):
+        class_features("bad", features, labels, NAMES)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ ANALYSES = {
     "sweep": "every column against the swept value: NF Fig. 8, IAM Tables 3 and 4",
     "result_curves": "the benchmarks' curves (ROC, CMC, FROC, ...): MV Fig. 3, CM Fig. 6",
     "probability_map": "the probability of class 0 over the plane of 2-D features: NF Fig. 2",
+    "training_features": "2-D or 3-D features of 10,000 training images: NF Fig. 2, IAM Fig. 2",
     "pair_histograms": "histograms of the frame similarities of pairs of videos: NF Fig. 9",
 }
 

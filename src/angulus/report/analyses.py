@@ -27,7 +27,7 @@ from angulus.models import artifact
 from angulus.report import charts, render_png
 from angulus.report.chart import Chart, Panels
 from angulus.report.error_curves import error_curves
-from angulus.report.feature_chart import plane_features
+from angulus.report.feature_chart import DRAWN, class_features
 from angulus.report.summary_section import comparison_dots
 from angulus.report.tables import NONE, cell, markdown_table, to_markdown
 from angulus.training.log import METRICS, read_lines
@@ -35,6 +35,7 @@ from angulus.training.state import CHECKPOINT, class_rows, load_checkpoint, save
 
 FOLDER = "analyses"
 SHOWN_PAIRS = 200  # of videos, in NF Fig. 9
+SHOWN_IMAGES = 10_000  # of those trained on, as in NF Fig. 2 and IAM Fig. 2
 
 Test = dict[str, np.ndarray]
 
@@ -55,13 +56,13 @@ def _write_plots(comparison: Comparison) -> list[Path]:
     if (dots := comparison_dots(comparison)) is not None:
         written.append(folder / "conclusion.png")
         render_png.render_png(dots, written[-1])
-    if all(test["features"].shape[1] == 2 for test in tests.values()):
-        planes = []
-        for name, test in tests.items():
-            weights = class_rows(load_checkpoint(folders[name] / CHECKPOINT), folders[name])["weight"].float().numpy()
-            planes.append(plane_features(name, test["features"], test["labels"], images.class_names, weights))
+    if all(test["features"].shape[1] in DRAWN for test in tests.values()):
+        points = [
+            class_features(name, test["features"], test["labels"], images.class_names, _class_weights(folders[name]))
+            for name, test in tests.items()
+        ]
         written.append(folder / "features.png")
-        render_png.render_png(Panels(planes, legend="class"), written[-1])
+        render_png.render_png(Panels(points, legend="class"), written[-1])
     correct = {name: test["labels"] == test["predictions"] for name, test in tests.items()}
     written.append(folder / "norms.png")
     histograms = [charts.norm_histogram(name, test["norms"], correct[name]) for name, test in tests.items()]
@@ -96,6 +97,10 @@ def _write_analyses(comparison: Comparison) -> list[Path]:
 def _folders(comparison: Comparison) -> dict[str, Path]:
     grid = section(comparison.recipe)
     return {name: model_folder(comparison.folder, grid, name) for name in grid.grid}
+
+
+def _class_weights(folder: Path) -> np.ndarray:
+    return class_rows(load_checkpoint(folder / CHECKPOINT), folder)["weight"].float().numpy()
 
 
 def _tests(comparison: Comparison) -> dict[str, Test]:
@@ -278,6 +283,20 @@ def _probability_map(comparison: Comparison) -> Iterator[tuple[str, Chart]]:
             yield f"probability-{_file_name(name)}.png", chart
 
 
+def _training_features(comparison: Comparison) -> Iterator[tuple[str, Panels]]:
+    points = []
+    for name, folder in _folders(comparison).items():
+        if load_test(folder)["features"].shape[1] not in DRAWN:
+            continue
+        model, images = artifact.load(folder / MODEL), build.splits(recipes.stored(folder / RECIPE)).train
+        rows = torch.linspace(0, len(images) - 1, min(len(images), SHOWN_IMAGES)).round().long()
+        features = torch.cat([model.embed(images.pixels[part]) for part in torch.split(rows, 500)])
+        labels = images.labels[rows].numpy()
+        points.append(class_features(name, features.numpy(), labels, images.class_names, _class_weights(folder)))
+    if points:
+        yield "training-features.png", Panels(points, legend="class")
+
+
 def _pair_histograms(comparison: Comparison) -> Iterator[tuple[str, Chart]]:
     for benchmark, name, result in _results(comparison):
         if "histograms" in result.samples:
@@ -305,5 +324,6 @@ ANALYSES: dict[str, Callable[[Comparison], Iterator[tuple[str, Any]]]] = {
     "sweep": _sweep,
     "result_curves": _result_curves,
     "probability_map": _probability_map,
+    "training_features": _training_features,
     "pair_histograms": _pair_histograms,
 }

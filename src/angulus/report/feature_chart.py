@@ -15,6 +15,7 @@ from angulus.training.watch import closest
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
+DRAWN = (2, 3)  # sizes of features that are drawn as they are
 MOST_POINTS = 2000  # of the test images
 MOST_CLASSES = 10  # with a colour of their own
 OUTLYING = 3  # times the norm that 95 % of the features stay below: what is longer does not stretch the axes
@@ -22,13 +23,16 @@ OUTLINE = "length 1"
 PROJECTED = ("first direction", "second direction")
 
 
-def plane_features(
+def class_features(
     name: str, features: Array, labels: Array, class_names: Sequence[str], weights: Array | None = None
 ) -> Chart:
-    """Features [N, 2], one colour per class, the origin, and class weights [C, 2] or [C, K, 2] as rays. CM Fig. 5."""
-    if features.ndim != 2 or features.shape[1] != 2 or labels.shape != features.shape[:1] or not len(labels):
+    """Features in the plane or in space, one colour per class, the origin, and class weights as rays.
+
+    Features are [N, d] with d = 2 or 3, weights [C, d] or [C, K, d]. CM Fig. 5, NF Fig. 2, IAM Fig. 2.
+    """
+    if features.ndim != 2 or features.shape[1] not in DRAWN or labels.shape != features.shape[:1] or not len(labels):
         raise checks.InputError(
-            "features to draw must be [N, 2] and labels [N] with N >= 1; "
+            "features to draw must be [N, 2] or [N, 3] and labels [N] with N >= 1; "
             f"got {list(features.shape)} and {list(labels.shape)}"
         )
     reach = _reach(features)
@@ -41,9 +45,9 @@ def plane_features(
         for label, colour in colours.items():
             series += _rays(class_names[label], colour, weights[label], reach)
     looks = {"colour": "#000000", "symbol": "plus", "size": 7, "in_legend": False}
-    series.append(_series("points", "origin", np.zeros((1, 2)), **looks))
+    series.append(_series("points", "origin", np.zeros((1, features.shape[1])), **looks))
     axis = Axis(low=-reach, high=reach)
-    return Chart(name, series, axis, axis, equal=True)
+    return Chart(name, series, axis, axis, axis if features.shape[1] == 3 else None, equal=True)
 
 
 def shown_rows(run: FinishedRun) -> tuple[Array, Array]:
@@ -142,7 +146,7 @@ def _means(unit: Floats, place: Array, count: int) -> Floats:
 def _projection(points: Floats) -> tuple[Callable[[Floats], Floats], str]:
     """(the function from features [N, d] to the points to draw, its description)."""
     size = points.shape[1]
-    if size in (2, 3):
+    if size in DRAWN:
         return lambda values: values, f"{size}-D features as they are."
     if size == 1:
         return lambda values: np.pad(values, ((0, 0), (0, 1))), "1-D features, on a line."

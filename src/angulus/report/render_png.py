@@ -44,7 +44,11 @@ def draw(content: Chart | Panels) -> Figure:
     columns = min(panels.columns, count)
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(panels.size[0] * columns, panels.size[1] * rows), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    spaces = [chart.z is not None for chart in panels.charts] + [False] * (rows * columns - count)
+    axes = [
+        figure.add_subplot(rows, columns, place, projection="3d" if space else None)
+        for place, space in enumerate(spaces, start=1)
+    ]
     for axis, chart in zip(axes, panels.charts, strict=False):
         _draw_panel(axis, chart, own_legend=not panels.legend)
         axis.tick_params(labelsize=10 if single else 8)
@@ -94,6 +98,8 @@ def _draw_panel(axis: Axes, chart: Chart, *, own_legend: bool) -> None:
     axis.set_title(chart.title)
     _set_axis(axis, "x", chart.x)
     _set_axis(axis, "y", chart.y)
+    if chart.z is not None:
+        _set_axis(axis, "z", chart.z)
     if right is not None and chart.right is not None:  # the labels take the colours of what they belong to
         _set_axis(right, "y", chart.right)
         axis.yaxis.label.set_color(next(series.colour for series in shown if not series.right))
@@ -149,17 +155,19 @@ def _draw_marks(axis: Axes, series: Series) -> None:
     """Lines and symbols."""
     label = series.name if series.in_legend else None
     looks: dict[str, Any] = {"color": series.colour, "label": label, "alpha": series.opacity}
+    places: list[Any] = [series.x, series.y] if series.z is None else [series.x, series.y, series.z]
     if series.low is not None and series.high is not None:
         axis.hlines(series.y, series.low, series.high, color=series.colour, linewidth=2)
     elif series.kind == "points" and series.symbol == "dot":
-        axis.scatter(series.x, series.y, s=series.size, linewidths=0, **looks)
+        axis.scatter(*places, **(looks | {"s": series.size, "linewidths": 0}))
         return
     looks |= {"linewidth": series.width or 1.5, "marker": MARKERS[series.symbol], "markersize": series.size}
     if series.symbol == "ring":
         looks["markerfacecolor"] = "none" if series.low is None else "white"
     looks["linestyle"] = "none" if series.kind == "points" else LINES[series.dash]
-    looks["drawstyle"] = "steps-post" if series.kind == "steps" else "default"
-    axis.plot(series.x, series.y, **looks)
+    if series.kind == "steps":
+        looks["drawstyle"] = "steps-post"
+    axis.plot(*places, **looks)
 
 
 def _set_axis(panel: Axes, name: str, axis: Axis) -> None:
