@@ -100,6 +100,7 @@ def _draw_panel(axis: Axes, chart: Chart, *, own_legend: bool) -> None:
     _set_axis(axis, "y", chart.y)
     if chart.z is not None:
         _set_axis(axis, "z", chart.z)
+        axis.locator_params(nbins=5)
     if right is not None and chart.right is not None:  # the labels take the colours of what they belong to
         _set_axis(right, "y", chart.right)
         axis.yaxis.label.set_color(next(series.colour for series in shown if not series.right))
