@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from angulus.experiments.divergence import diagnose
+from angulus.training.settings import SGD, Cosine, OneCycle, Training
 from angulus.training.state import Progress
 
 LABELS = np.repeat(np.arange(10), 60)  # ln 10 = 2.303
@@ -23,7 +24,11 @@ def sentence(
     predictions = np.where(np.arange(600) % 100 < round(100 * share), LABELS, wrong)
     progress = Progress(step=step, first_loss=first, last_epoch_loss=last, first_norm=norms[0])
     norms_after = np.full(len(LABELS), norms[1])
-    return diagnose(progress, {"norms": norms_after, "labels": LABELS, "predictions": predictions}, lr=100.0)
+    return diagnose(
+        progress,
+        {"norms": norms_after, "labels": LABELS, "predictions": predictions},
+        Training(optimizer=SGD(lr=100.0)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,7 +50,23 @@ def test_a_run_that_diverged_is_named_with_its_signs_and_the_way_out(run: Any, s
     found = sentence(*run)
     assert found is not None
     assert re.search(sign, found)
-    assert "The training diverged: " in found and "lower training.optimizer.lr (it was 100)" in found
+    assert "The training diverged: " in found and "lower training.optimizer.lr (it was 100), set training.cl" in found
+
+
+@pytest.mark.parametrize(
+    ("settings", "ways"),
+    [
+        (
+            Training(),
+            "lower training.optimizer.lr (it was 0.1), set training.clip_norm or start with training.schedule.",
+        ),
+        (Training(clip_norm=1.0, schedule=OneCycle()), "lower training.optimizer.lr (it was 0.1)"),
+        (Training(schedule=Cosine(warmup_epochs=1.0)), "lower training.optimizer.lr (it was 0.1) or set training.clip"),
+    ],
+)
+def test_no_way_out_is_named_that_the_recipe_takes_already(settings: Training, ways: str) -> None:
+    assert settings.steadier.startswith(ways)
+    assert ("clip" in settings.steadier, "warm" in settings.steadier) == ("clip" in ways, "schedule" in ways)
 
 
 @pytest.mark.parametrize(

@@ -309,5 +309,19 @@ class Training:
                     f"training.shard_backbone cannot be combined with training.{key}; set one of them to false"
                 )
 
+    @property
+    def steadier(self) -> str:
+        """What would make a training that diverged steadier, beyond what these settings do already.
+
+        >>> Training(clip_norm=5.0).steadier
+        'lower training.optimizer.lr (it was 0.1) or start with training.schedule.warmup_epochs'
+        """
+        ways = [f"lower training.optimizer.lr (it was {self.optimizer.lr:g})"]
+        if self.clip_norm is None:
+            ways.append("set training.clip_norm")
+        if getattr(self.schedule, "warmup_epochs", None) == 0:
+            ways.append("start with training.schedule.warmup_epochs")
+        return f"{', '.join(ways[:-1])} or {ways[-1]}" if ways[1:] else ways[0]
+
 
 TrainingArguments = Training  # its name in Python code

@@ -73,7 +73,7 @@ class State(NamedTuple):
 def take_state(job: Job, optim: Optimizers, plateau: PlateauState, progress: Progress, ema: Ema | None = None) -> State:
     """The state as it is, not copied; every rank calls it, and errors are raised on all."""
     ranks = job.ranks
-    ranks.run_on_all(lambda: _refuse_broken_parameters(job.backbone, job.head, progress.step))
+    ranks.run_on_all(lambda: _refuse_broken_parameters(job, progress.step))
     sharded = isinstance(job.head, ShardedHead)
     heads: dict[str, HeadParts] = {}
     if sharded:
@@ -245,12 +245,12 @@ def _refuse_other_classes(head: Mapping[str, Tensor], num_classes: int) -> None:
         )
 
 
-def _refuse_broken_parameters(backbone: nn.Module, head: nn.Module, step: int) -> None:
-    for name, value in [*backbone.state_dict().items(), *head.state_dict().items()]:
+def _refuse_broken_parameters(job: Job, step: int) -> None:
+    for name, value in [*job.backbone.state_dict().items(), *job.head.state_dict().items()]:
         if not bool(torch.isfinite(own_part(value)).all()):
             raise checks.InputError(
-                f"training stopped at step {step}: {name} is no longer finite; the previous checkpoint is kept; lower "
-                "training.optimizer.lr, or set training.clip_norm"
+                f"training stopped at step {step}: {name} is no longer finite; the previous checkpoint is kept; "
+                f"{job.settings.steadier}"
             )
 
 
