@@ -4,8 +4,8 @@
 
 float16 vectors of people with 20 images each, of which every hundredth is nearly another's; one thread. A quarter
 of the images, half and all are searched in cells, and `--exact` of them by all pairs. The recall is that of 4,096
-images with all others. What all need is compared with what the smaller sets foretell, processor seconds by N^1.5 from
-the half, and memory by a line through both; 100 million are foretold in the same way, from the half and all.
+images with all others. The processor seconds of all are compared with what the half foretells by N^1.5; those of 100
+million are foretold in the same way, from all. Memory does not grow so; see docs/cluster.md.
 
 `--by-visits`: instead, which share of the planted pairs above the threshold would be found by the number of cells that
 are visited, within one set and across two, and the processor seconds of a search of a tenth of the images.
@@ -107,12 +107,9 @@ def by_visits(vectors: NDArray[np.float16], pairs: NDArray[np.int64]) -> list[Ro
     return rows
 
 
-def foretell(first: Row, second: Row, images: int) -> Row:
-    """What the search needs, from two smaller ones."""
-    slope = (second["peak_mib"] - first["peak_mib"]) / (second["images"] - first["images"])
-    memory = second["peak_mib"] + slope * (images - second["images"])
-    seconds = second["cpu_seconds"] * (images / second["images"]) ** 1.5
-    return {"foretold_cpu_seconds": seconds, "foretold_peak_mib": memory}
+def foretell(smaller: Row, images: int) -> Row:
+    """The processor seconds of a search, from a smaller one."""
+    return {"foretold_cpu_seconds": smaller["cpu_seconds"] * (images / smaller["images"]) ** 1.5}
 
 
 def main() -> None:
@@ -129,15 +126,15 @@ def main() -> None:
             store("near_duplicates", rows, "numpy", "torch", "scikit-learn")
         return
     parts = [search(vectors[: asked.images // share]) for share in (4, 2, 1)]
-    parts[2] |= foretell(parts[0], parts[1], asked.images)
-    rows = [*parts, {"images": LARGE, "size": asked.size, **foretell(parts[1], parts[2], LARGE)}]
+    parts[2] |= foretell(parts[1], asked.images)
+    rows = [*parts, {"images": LARGE, "size": asked.size, **foretell(parts[2], LARGE)}]
     if asked.exact:
         rows.append(exact(vectors[: asked.exact]))
     shown = []
     for row in rows:
         known = row.get("sample_pairs")
         cells = {"images": f"{row['images']:,}", "cells": str(row.get("cells") or "none")}
-        for name in ("cpu_seconds", "foretold_cpu_seconds", "peak_mib", "foretold_peak_mib"):
+        for name in ("cpu_seconds", "foretold_cpu_seconds", "peak_mib"):
             cells[name.replace("_", " ")] = f"{row[name]:,.0f}" if row.get(name) is not None else ""
         shown.append(
             cells
