@@ -278,7 +278,7 @@ def test_what_a_recipe_starts_from_is_where_another_leaves_it() -> None:
             assert other.backbone == recipe.load(name).backbone
 
 
-@pytest.mark.parametrize("name", ["nf-t2", "nf-t4", "nf-f8", "nf-f8-center"])
+@pytest.mark.parametrize("name", ["nf-t2", "nf-t2-release", "nf-t4", "nf-f8", "nf-f8-center"])
 def test_five_snapshots_are_kept_1000_iterations_apart_after_10000(name: str) -> None:
     training = recipe.load(name).training
     assert training.snapshots is not None

@@ -73,6 +73,7 @@ OBJECTIVES = {
     "bias": losses.softmax(bias=True),
     "focal": losses.focal_softmax(2),
     "C-triplet": losses.c_triplet(),
+    "C-triplet, hardest class": losses.c_triplet(classes="hardest", center="gated"),
 }
 
 

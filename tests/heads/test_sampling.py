@@ -12,6 +12,7 @@ from torch import Tensor
 from angulus import ClassSampling, DenseHead, InputError, ShardedHead, SparseSGD, losses
 from angulus.heads.optimizers import BackwardSGD
 from angulus.heads.sampling import sample
+from angulus.losses import Objective
 
 OBJECTIVE = losses.arcface(16.0, 0.5)
 MV_IAM = losses.mv_softmax(16.0, losses.margins.AdditiveAngle(0.5), 0.3, "adaptive") + losses.iam(0.1)
@@ -63,14 +64,15 @@ def test_rate_one_is_the_full_head_and_eval_sees_all_classes() -> None:
 
 
 @pytest.mark.parametrize("impl", ["reference", "chunked"])
-def test_the_loss_is_that_of_a_head_with_the_sampled_classes_alone(impl: str) -> None:
+@pytest.mark.parametrize("objective", [OBJECTIVE, losses.c_triplet(classes="hardest")])
+def test_the_loss_is_that_of_a_head_with_the_sampled_classes_alone(objective: Objective, impl: str) -> None:
     features, labels = batch()
-    few = head(ClassSampling(0.3), impl=impl)
+    few = DenseHead(6, 40, objective, sampling=ClassSampling(0.3), impl=impl).double()
     torch.manual_seed(7)
     loss = few(features, labels)
     loss.backward()
     rows = few.weight.grad.coalesce().indices()[0]
-    alone = DenseHead(6, len(rows), OBJECTIVE).double()
+    alone = DenseHead(6, len(rows), objective).double()
     with torch.no_grad():
         alone.weight.copy_(few.weight[rows])
     expected = alone(features, torch.searchsorted(rows, labels))
@@ -175,6 +177,8 @@ def test_what_cannot_go_together_is_refused() -> None:
         DenseHead(6, 40, OBJECTIVE + losses.iam(0.1), sampling=ClassSampling(0.5, corrected=True))
     with pytest.raises(InputError, match=r"class sampling is not defined with c_triplet"):
         DenseHead(6, 40, OBJECTIVE + losses.c_triplet(), sampling=ClassSampling(0.5))
+    with pytest.raises(InputError, match=r"leave c_triplet out, or give corrected=False"):
+        DenseHead(6, 40, losses.c_triplet(classes="hardest"), sampling=ClassSampling(0.5, corrected=True))
     with pytest.raises(InputError, match=r"class sampling is not defined with proxy_anchor"):
         DenseHead(6, 40, OBJECTIVE + losses.proxy_anchor(), sampling=ClassSampling(0.5))
     with pytest.raises(InputError, match=r"class sampling is not defined with label smoothing"):

@@ -110,6 +110,7 @@ STRUCTURES = (
     "curricularface-seen-iam",
     "cm_m_softmax-arc",
     "c_triplet-gated",
+    "c_triplet-hardest-gated",
     "iam-softmax-bias",
     "mv_softmax-everything",
 )

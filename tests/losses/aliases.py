@@ -583,6 +583,17 @@ TABLE = (
         L.c_triplet(0.8, "mean", "additive"),
         extra=of(penalties.c_triplet, 0.8, "mean", "additive"),
     ),
+    Case("c_triplet-hardest", L.c_triplet(0.8, "hardest"), extra=of(penalties.c_triplet, 0.8, "hardest")),
+    Case(
+        "c_triplet-hardest-gated",
+        L.c_triplet(0.6, "hardest", "gated"),
+        extra=of(penalties.c_triplet, 0.6, "hardest", "gated"),
+    ),
+    Case(
+        "c_triplet-hardest-additive",
+        L.c_triplet(0.8, "hardest", "additive"),
+        extra=of(penalties.c_triplet, 0.8, "hardest", "additive"),
+    ),
     # over the batch for each class
     Case("proxy_anchor", L.proxy_anchor(), extra=of(penalties.proxy_anchor, 32.0, 0.1), least=1),
     Case(
@@ -592,6 +603,12 @@ TABLE = (
         plus(times(0.5, of(penalties.proxy_anchor, 6.0, 0.2)), of(penalties.iam, 0.2, 8.0)),
     ),
     # penalties added to a loss
+    Case(
+        "c_triplet-hardest-arcface",
+        L.arcface(16, 0.5) + 0.5 * L.c_triplet(0.8, "hardest"),
+        arcface,
+        times(0.5, of(penalties.c_triplet, 0.8, "hardest")),
+    ),
     Case("iam-arcface", L.arcface(16, 0.5) + L.iam(0.3), arcface, of(penalties.iam, 0.3, 16.0)),
     Case(
         "iam-arcface-margin",

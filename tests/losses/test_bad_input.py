@@ -175,7 +175,7 @@ PARAMETERS: dict[str, tuple[Callable[[], Any], str]] = {
     "c_contrastive m > 4": (lambda: L.c_contrastive(4.1), "m must be a finite number in (0, 4]; got 4.1"),
     "c_contrastive classes": (lambda: L.c_contrastive(1, "max"), "classes must be one of 'sum', 'mean'; got 'max'"),
     "c_triplet m": (lambda: L.c_triplet(-1), "m must be a finite number in (0, 4]; got -1"),
-    "c_triplet classes": (lambda: L.c_triplet(1, "max"), "classes must be one of 'sum', 'mean'; got 'max'"),
+    "c_triplet classes": (lambda: L.c_triplet(1, "max"), "classes must be one of 'sum', 'mean', 'hardest'; got 'max'"),
     "c_triplet center": (lambda: L.c_triplet(center="both"), "center must be one of 'additive', 'gated'; got 'both'"),
     "sphereface2 form": (lambda: L.sphereface2("c"), "form must be one of 'C', 'A', 'M'; got 'c'"),
     "sphereface2 r": (lambda: L.sphereface2(r=0), "r must be a finite number > 0; got 0"),

@@ -29,6 +29,7 @@ SECOND_ORDER = (
     "cm_softmax",
     "cm_m_softmax-arc",
     "c_triplet-gated",
+    "c_triplet-hardest-additive",
     "iam-normface-learned",
     "sphereface2-C-2.5",
     "siglip",

@@ -26,6 +26,7 @@ OBJECTIVES: dict[str, Objective] = {
     "MV": L.mv_softmax(32, AdditiveAngle(0.5), 0.3, "adaptive"),
     "contraction": L.cm_softmax(),
     "C-triplet": L.c_triplet(),
+    "C-triplet, hardest class": L.c_triplet(classes="hardest", center="additive"),
 }
 EXPONENTS = {torch.float64: 10, torch.float32: 3, torch.bfloat16: 5, torch.float16: 2}
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-3, torch.bfloat16: 0.05, torch.float16: 0.02}

@@ -127,6 +127,14 @@ WRITTEN = {
         "C-triplet with m = 0.8, sum over classes, own-class term gated",
         "[Σ_{j≠y} max(0, 0.8 + ‖x̂ − ŵ_y‖² − ‖x̂ − ŵ_j‖²) + (‖x̂ − ŵ_y‖² for every hinge at zero)]",
     ),
+    "c_triplet-additive-mean": (
+        "C-triplet with m = 0.8, mean over classes, own-class term additive",
+        "[1/(C − 1)·Σ_{j≠y} max(0, 0.8 + ‖x̂ − ŵ_y‖² − ‖x̂ − ŵ_j‖²) + ‖x̂ − ŵ_y‖²]",
+    ),
+    "c_triplet-hardest-additive": (
+        "C-triplet with m = 0.8, hardest class alone, own-class term additive",
+        "[max(0, 0.8 + ‖x̂ − ŵ_y‖² − min_{j≠y} ‖x̂ − ŵ_j‖²) + ‖x̂ − ŵ_y‖²]",
+    ),
 }
 
 

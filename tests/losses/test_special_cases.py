@@ -366,3 +366,41 @@ def test_proxy_anchor_repeats_the_loss_of_the_batch() -> None:
     rows = data.loss(L.proxy_anchor())
     assert bool((rows == rows[0]).all())
     torch.testing.assert_close(data.loss(L.proxy_anchor(), "mean"), rows[0])
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunked"])
+@pytest.mark.parametrize("center", [None, "additive", "gated"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_with_two_classes_the_hardest_wrong_class_is_their_sum(
+    dtype: torch.dtype, center: str | None, impl: str
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(9, 3, generator=generator, dtype=dtype, requires_grad=True)
+    weight = torch.randn(2, 3, generator=generator, dtype=dtype, requires_grad=True)
+    found, expected = (
+        class_loss(features, weight, torch.arange(9) % 2, L.c_triplet(0.8, classes, center), impl=impl)
+        for classes in ("hardest", "sum")
+    )
+    pairs = [(found, expected)]
+    pairs += zip(*(torch.autograd.grad(each, (features, weight)) for each in (found, expected)), strict=True)
+    tolerance = 64 * torch.finfo(dtype).eps
+    for one, other in pairs:
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunked"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_hardest_wrong_classes_that_tie_share_the_gradient(dtype: torch.dtype, impl: str) -> None:
+    """m + 2 − 2·0.6 − (2 − 2·0.8) in the plane, where two classes are at a cosine of 0.8 and one is farther."""
+    features = torch.tensor([[2.0, 0.0, 0.0]], dtype=dtype, requires_grad=True)
+    rows = [[0.6, 0.8, 0.0], [0.8, 0.6, 0.0], [0.8, -0.6, 0.0], [0.0, 0.0, 1.0]]
+    weight = torch.tensor(rows, dtype=dtype, requires_grad=True)
+    loss = class_loss(features, weight, torch.tensor([0]), L.c_triplet(0.8, "hardest"), impl=impl)
+    assert loss.item() == pytest.approx(0.8 + 2 * 0.8 - 2 * 0.6, abs=5e-5)
+    on_features, on_weight = torch.autograd.grad(loss, (features, weight))
+    tolerance = 1e-3 if dtype == torch.float32 else 1e-5  # of the shares, as the logits of 2^15 or 2^34 are rounded
+    # of one class: ∂(2 cos_j)/∂w_j = 2 (x̂ − cos_j ŵ_j) = (0.72, ∓0.96); each of the two has half of it
+    expected = [[-1.28, 0.96, 0.0], [0.36, -0.48, 0.0], [0.36, 0.48, 0.0], [0.0, 0.0, 0.0]]
+    torch.testing.assert_close(on_weight, torch.tensor(expected, dtype=dtype), rtol=0, atol=tolerance)
+    # (2·mean(ŵ_1, ŵ_2) − 2 ŵ_0) across x̂, divided by ‖x‖ = 2
+    torch.testing.assert_close(on_features, torch.tensor([[0.0, -0.8, 0.0]], dtype=dtype), rtol=0, atol=tolerance)

@@ -86,17 +86,20 @@ def c_triplet(
 ) -> Vector:
     """sum_{j != y} max(0, m + ||x^ - w^_y||^2 - ||x^ - w^_j||^2). Source: NormFace, Eq. 11, section 5.2.
 
-    additive: the own term once more; gated: the own term in the place of each hinge that is zero.
+    hardest: the nearest j alone. additive: the own term once more; gated: the own term in the place of each hinge that
+    is zero.
     """
     if center not in (None, "additive", "gated"):
         raise ValueError(f"center must be None, additive or gated; got {center!r}")
     values = []
     for x, y in zip(features, labels, strict=True):
         own, others = squared_distances(x, weight, y)
-        terms = [max(0.0, m + own - other) for other in others]
+        terms = [max(0.0, m + own - other) for other in (others if classes != "hardest" else [min(others)])]
         if center == "gated":
             terms = [term if term > 0 else own for term in terms]
-        values.append(over_classes(terms, classes) + (own if center == "additive" else 0.0))
+        values.append(
+            over_classes(terms, "sum" if classes == "hardest" else classes) + (own if center == "additive" else 0.0)
+        )
     return values
 
 

@@ -118,9 +118,12 @@ def chord(degrees: float) -> float:
 def test_c_triplet_by_hand() -> None:
     weight = [at(0), at(60), at(180)]  # from class 1: own 1, others 0 and 4: hinges 1.8 and 0
     features = [at(0, 9.0)]
-    for center, total, mean in ((None, 1.8, 0.9), ("additive", 2.8, 1.9), ("gated", 2.8, 1.4)):
+    for center, total, mean, hardest in ((None, 1.8, 0.9, 1.8), ("additive", 2.8, 1.9, 2.8), ("gated", 2.8, 1.4, 1.8)):
         assert penalties.c_triplet(features, weight, [1], 0.8, "sum", center) == near([total])
         assert penalties.c_triplet(features, weight, [1], 0.8, "mean", center) == near([mean])
+        assert penalties.c_triplet(features, weight, [1], 0.8, "hardest", center) == near([hardest])
+    assert penalties.c_triplet([at(20)], [at(0), at(90), at(180)], [0], 0.8, "hardest") == near([0.0])
+    assert penalties.c_triplet([at(20)], [at(0), at(90), at(180)], [0], 0.8, "hardest", "gated") == near([chord(20)])
     assert penalties.c_triplet(features, weight, [0], 0.8, center="gated") == near([0.0])
     assert penalties.c_triplet(features, weight, [2], 0.8, center="gated") == near([4.8 + 3.8])
     assert penalties.c_triplet([at(20)], [at(0), at(50)], [0], 0.2, center="gated") == near(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -62,6 +65,46 @@ def test_a_class_bias_does_not_decay() -> None:
     decay, plain = decaying(SGD(weight_decay=0.1), losses.softmax(bias=True))
     assert "bias" in plain
     assert "bias" not in decay
+
+
+@pytest.mark.parametrize("all_others", [False, True])
+def test_class_weights_and_their_bias_do_not_decay_if_they_are_left_out(all_others: bool) -> None:
+    settings = SGD(weight_decay=0.1, decay_classes=False, decay_bias_and_norm=all_others)
+    decay, plain = decaying(settings, losses.softmax(bias=True))
+    assert decay == (WEIGHTS - {"weight"}) | (PLAIN if all_others else set())
+    assert plain == {"weight", "bias"} | (set() if all_others else PLAIN)
+
+
+@pytest.mark.parametrize("decay_classes", [True, False])
+@pytest.mark.parametrize(
+    ("head_options", "settings"),
+    [
+        ({}, SGD(lr=0.5, weight_decay=0.1)),
+        ({}, AdamW(lr=0.5, weight_decay=0.1)),
+        ({}, RMSProp(lr=1e-3, weight_decay=0.1)),
+        ({"sampling": ClassSampling(1.0)}, SGD(lr=0.5, weight_decay=0.1, decay_bias_and_norm=True)),
+        ({"impl": "chunked"}, SGD(lr=0.5, weight_decay=0.1)),
+    ],
+    ids=["sgd", "adamw", "rmsprop", "sampled", "within-backward"],
+)
+def test_a_step_without_gradient_shrinks_what_decays(
+    head_options: dict[str, Any], settings: Optimizer, decay_classes: bool
+) -> None:
+    backbone, _ = model()
+    head = DenseHead(4, 3, losses.softmax(bias="sampling" in head_options), **head_options)
+    settings = dataclasses.replace(settings, decay_classes=decay_classes)
+    optim = optimizer.optimizers(backbone, head, settings, update_in_backward="impl" in head_options)
+    if head.bias is not None:
+        head.bias.data.fill_(1.0)
+    before = [each.detach().clone() for each in (*head.parameters(), backbone.layers[0].weight)]
+    (0.0 * head(torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))).backward()
+    for parameter in backbone.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optim.step()
+    *of_head, of_backbone = (*head.parameters(), backbone.layers[0].weight)
+    for old, new in zip(before, of_head, strict=False):
+        assert torch.equal(new, old) if not decay_classes else new.norm() < old.norm()
+    assert of_backbone.norm() < before[-1].norm()
 
 
 def test_frozen_parameters_and_empty_groups_are_left_out() -> None:

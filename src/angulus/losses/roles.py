@@ -259,10 +259,16 @@ class Penalty(Piece, Protocol):
     """
 
     name: ClassVar[str]
-    asks: ClassVar[type[LogSumExp] | type[Hinge] | type[ClassSums] | type[Spread] | None] = None
-    asks_of_target: ClassVar[bool] = True
     trains_classes: ClassVar[bool] = False
     reads_norms: ClassVar[bool] = False
+
+    @property
+    def asks(self) -> type[LogSumExp] | type[Hinge] | type[ClassSums] | type[Spread] | None:
+        return None
+
+    @property
+    def asks_of_target(self) -> bool:
+        return True
 
     @property
     def needs_scale(self) -> bool:

@@ -44,6 +44,7 @@ def parameter_groups(
                 decays = settings.decay_objective
             else:
                 decays = parameter.ndim > 1 or settings.decay_bias_and_norm
+                decays = decays and (settings.decay_classes or module is backbone)
             scale = module_scale * by_layer.get(id(parameter), 1.0)
             groups.setdefault((scale, decays, sharding.is_spread(parameter)), []).append(parameter)
     return [
@@ -146,14 +147,15 @@ def optimizers(
         raise checks.InputError(
             f"class sampling and update_in_backward need kind sgd; got {settings.kind}; leave them out, or choose sgd"
         )
-    rules = (settings.lr, settings.momentum, settings.weight_decay)
+    decay = settings.weight_decay if settings.decay_classes else 0.0
+    rules = (settings.lr, settings.momentum, decay)
     class_optimizer: torch.optim.Optimizer
     if update_in_backward:
         class_optimizer, class_parameters = BackwardSGD(head, *rules, rounding=rounding, seed=seed), [head.weight]
     else:
         class_parameters = [parameter for parameter in (head.weight, head.bias) if parameter is not None]
-        decay = settings.weight_decay if settings.decay_bias_and_norm else 0.0
-        biases = [{"params": class_parameters[1:], "weight_decay": decay}] if class_parameters[1:] else []
+        of_bias = decay if settings.decay_bias_and_norm else 0.0
+        biases = [{"params": class_parameters[1:], "weight_decay": of_bias}] if class_parameters[1:] else []
         class_optimizer = SparseSGD([{"params": class_parameters[:1]}, *biases], *rules)
     groups = parameter_groups(backbone, head, head.objective, settings, class_parameters)
     return Optimizers([build(groups, settings), class_optimizer])

@@ -47,6 +47,8 @@ class OptimizerSettings:
     """The weight decay of weights."""
     decay_bias_and_norm: bool = False
     """Whether biases, norm layers and other parameters of one dimension decay too."""
+    decay_classes: bool = True
+    """Whether class weights decay; if not, their biases do not either, whatever `decay_bias_and_norm` says."""
     decay_objective: bool = False
     """Whether what the objective learns (s, R) decays too."""
     backbone_lr_scale: Positive = 1.0
