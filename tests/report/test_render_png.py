@@ -165,7 +165,7 @@ def test_a_chart_is_written_as_png(tmp_path: Path) -> None:
     ],
 )
 def test_features_of_another_shape_are_refused(features: np.ndarray, labels: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"features to draw must be \[N, 2\] or \[N, 3\] and labels \[N\] with N >= 1; got \["):
+    with pytest.raises(InputError, match=r"must be \[N, 2\] or \[N, 3\] and labels \[N\] with N >= 1; got \["):
         class_features("bad", features, labels, NAMES)
 
 
