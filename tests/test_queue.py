@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from angulus.core import environment, files
 from angulus.core.checks import InputError
 from angulus.experiments import queue
 from angulus.experiments.compare import compare
+from angulus.experiments.recipe import shipped
 
 SMALL = (
     "training.epochs=2 compare.seeds=[0] 'compare.variants={A: {}, B: {objective.kind: softmax}}' "
@@ -84,10 +86,11 @@ def test_what_cannot_be_run_is_named_and_the_rest_goes_on(rows: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("CM-T99", r"rows.txt, line 2: there is no row 'CM-T99'; did you mean 'CM-T\w+'\?"),
+        ("CM-T99", r"rows.txt, line 2: there is no row, recipe or file 'CM-T99'; did you mean 'CM-T\w+'\?"),
         ("demo training.epoch=1", r"rows.txt, line 2: .*epoch"),
         ("demo compare=null published=null", r"rows.txt, line 2: recipe demo has no compare section"),
-        ("'demo", r"rows.txt, line 2: No closing quotation"),
+        ("demmo", r"rows.txt, line 2: there is no row, recipe or file 'demmo'; did you mean 'demo'\?; rows: CM-T1a"),
+        ("'demo", r"rows.txt, line 2: a quote or a backslash ends nothing: 'demo"),
     ],
 )
 def test_a_broken_line_is_named_before_anything_runs(line: str, sentence: str, tmp_path: Path) -> None:
@@ -106,7 +109,7 @@ def test_two_queues_on_one_folder_and_an_empty_one_are_refused(rows: Path, tmp_p
         queue.read_queue(rows)
 
 
-def test_the_queue_waits_while_a_benchmark_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_queue_waits_while_a_benchmark_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert not environment.is_timing()
     code = "from angulus.core import environment\nwith environment.timing():\n    print(1, flush=True)\n    input()"
     with subprocess.Popen(
@@ -115,7 +118,7 @@ def test_the_queue_waits_while_a_benchmark_runs(monkeypatch: pytest.MonkeyPatch)
         assert benchmark.stdout is not None
         benchmark.stdout.readline()
         assert environment.is_timing()
-        sitting = queue.Sitting(time.monotonic() + 60)
+        sitting = queue.Sitting(time.monotonic() + 60, tmp_path)
         monkeypatch.setattr(queue, "PAUSE_S", 0.01)
         naps: list[float] = []
 
@@ -144,7 +147,7 @@ def test_other_evaluations_are_not_measured_yet_and_share_no_folder(tmp_path: Pa
         queue.read_queue(path)
 
 
-def test_a_request_to_stop_ends_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_to_stop_ends_the_pause(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(queue.environment, "is_timing", lambda: True)
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -152,7 +155,7 @@ def test_a_request_to_stop_ends_the_pause(monkeypatch: pytest.MonkeyPatch) -> No
         signal.signal(signal.SIGINT, handler)  # as the training does when it is asked to stop
 
     monkeypatch.setattr(queue.time, "sleep", stop)
-    queue.Sitting(time.monotonic() + 60).after_step(1, 2, 0.5)
+    queue.Sitting(time.monotonic() + 60, tmp_path).after_step(1, 2, 0.5)
 
 
 def test_a_defect_in_one_recipe_leaves_the_others(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,3 +170,69 @@ def test_a_defect_in_one_recipe_leaves_the_others(rows: Path, tmp_path: Path, mo
     failed, measured = queue.work(rows, tmp_path / "runs", hours=1)
     assert failed.state == "RuntimeError: CUDA out of memory"
     assert measured.state == "measured"
+
+
+def test_what_was_measured_but_not_written_out_is_written_by_the_next_sitting(rows: Path, tmp_path: Path) -> None:
+    rows.write_text(f"demo {SMALL}\n")
+
+    def full(comparison: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "table.md")
+
+    (failed,) = queue.work(rows, tmp_path / "runs", hours=1, store=full)
+    assert failed.problem is not None
+    assert "No space left" in failed.problem
+    stored: list[Any] = []
+    (measured,) = queue.work(rows, tmp_path / "runs", hours=1, store=stored.append)
+    assert measured.state == "measured"
+    assert len(stored) == 1
+
+
+def test_a_killed_queue_has_logged_its_time(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows.write_text(f"demo {SMALL}\n")
+    monkeypatch.setattr(queue, "LOG_EVERY_S", 0.0)
+    found: list[tuple[float, str]] = []
+
+    def look(step: int, steps: int, loss: float) -> None:
+        (status,) = queue.status(queue.read_queue(rows), tmp_path / "runs")
+        found.append((status.hours, status.state))
+
+    (measured,) = queue.work(rows, tmp_path / "runs", hours=1, on_step=look)
+    assert {state for _, state in found} == {"running"}
+    hours = [hours for hours, _ in found]
+    assert hours == sorted(hours)
+    assert 0 < hours[-1] <= measured.hours
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*line: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(queue, "_log", full)
+    with pytest.warns(UserWarning, match=r"cannot write .*queue.jsonl: No space left on device; .*it lacks: demo"):
+        found = queue.work(rows, tmp_path / "runs", hours=1)
+    assert [each.done for each in found] == [2, 2]
+
+
+def test_a_byte_order_mark_and_a_line_twice_are_read_over(rows: Path, tmp_path: Path) -> None:
+    plain = queue.read_queue(rows)
+    rows.write_bytes(b"\xef\xbb\xbf" + rows.read_bytes().replace(b"\n", b"\r\n") * 2)
+    assert queue.read_queue(rows) == plain
+
+
+def test_recipes_of_one_name_are_refused_and_one_file_by_two_paths_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = shipped()["demo"].read_text()
+    (tmp_path / "a.yaml").write_text(recipe)
+    (tmp_path / "b.yaml").write_text(recipe.replace("epochs: ", "epochs: 1"))
+    path = tmp_path / "rows.txt"
+    path.write_text("a.yaml\n./a.yaml\n")
+    assert len(queue.read_queue(path)) == 1
+    path.write_text("a.yaml training.epochs=3\nb.yaml training.epochs=3 training.batch_size=64\n")
+    assert len(queue.read_queue(path)) == 2
+    path.write_text("a.yaml\nb.yaml\n")
+    with pytest.raises(InputError, match=r"line 2: b.yaml and a.yaml are two recipes with the name 'demo'; rename one"):
+        queue.read_queue(path)

@@ -49,7 +49,9 @@ def test_a_row_finds_its_recipe_and_a_row_of_several_names_them() -> None:
         "fi-t2-cifar100",
         "fi-t2-mnist",
     ]
-    with pytest.raises(InputError, match=r"there is no row 'IAM-T9'; did you mean 'IAM-T\d'\?; rows: CM-T1a, CM-T1b"):
+    with pytest.raises(
+        InputError, match=r"there is no row, recipe or file 'IAM-T9'; did you mean 'IAM-T\d'\?; rows: CM-T1a, CM-T1b"
+    ):
         reproduce.recipes_of_row("IAM-T9")
 
 

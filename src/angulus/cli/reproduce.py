@@ -78,6 +78,10 @@ def reproduce(
     plugin: Plugins = None,
 ) -> None:
     """Run a row of a paper's table, or resume it, and print the results next to the paper's."""
+    if queue is not None and row is not None:
+        raise checks.InputError(
+            f"--queue reads rows and their overrides from its file; write {row!r} into a line of it"
+        )
     if sum((row is not None, show_list, table is not None, queue is not None)) != 1:
         raise checks.InputError("give a row such as CM-T2, or --list, or --table FILE, or --queue FILE")
     if queue is not None and plugin:
@@ -127,6 +131,8 @@ def _work_through(queue: Path, out: Path, hours: float, threads: int, status_onl
     for each in found:
         table.add_row(each.entry.title, f"{each.done} of {each.runs}", f"{each.hours:.2f}", each.state)
     show_table(table)
+    if not status_only and any(each.failed for each in found):
+        raise typer.Exit(1)
 
 
 def _compare(recipe: str, out: Path | None, overrides: list[str], files: list[Path] | None = None) -> Path:

@@ -176,6 +176,21 @@ def lock(
         guard.release()
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether another process holds the lock of a folder, which may be absent."""
+    if not (folder / ".lock").exists():
+        return False
+    guard = filelock.FileLock(folder / ".lock")
+    try:
+        guard.acquire(timeout=0)
+    except filelock.Timeout:
+        return True
+    except OSError:  # not ours to write: nobody whom we could disturb
+        return False
+    guard.release()
+    return False
+
+
 def sentence(error: OSError, path: Path | str | None = None) -> str:
     """An operating-system error as a sentence with the way out."""
     where = path if path is not None else error.filename or "the output"

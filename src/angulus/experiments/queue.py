@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from angulus.training.signals import Interrupted
 LOG = "queue.jsonl"
 STOPPED = "stopped: run the same command again to resume"
 PAUSE_S = 1.0  # between looks at whether a benchmark still runs
+LOG_EVERY_S = 600.0  # of a run in work: the most that a process which is killed leaves out of the log
 OnRun = Callable[[str, int, int], None]
 OnStep = Callable[[int, int, float], None]
 
@@ -61,6 +62,7 @@ class EntryStatus:
         measured: all ended, and were measured as the queue asks.
         hours: that it took in all sittings, or 0.
         problem: the last sentence that stopped it, or None.
+        running: a process is at work on it.
     """
 
     entry: Entry
@@ -69,10 +71,18 @@ class EntryStatus:
     measured: bool
     hours: float
     problem: str | None
+    running: bool
+
+    @property
+    def failed(self) -> bool:
+        """Whether something other than the end of the time stopped it."""
+        return not self.measured and self.problem not in (None, STOPPED)
 
     @property
     def state(self) -> str:
         """In one word or sentence."""
+        if self.running:
+            return "running"
         if self.measured:
             return "measured"
         return self.problem or ("started" if self.done or self.hours else "waiting")
@@ -84,14 +94,36 @@ class Sitting:
 
     Args:
         ends: by `time.monotonic`, which no change of the clock moves.
+        folder: of the log.
         on_run, on_step: as `compare` takes them.
         asked: whether the current run has been asked to stop.
+        entry: in work.
+        logged: until when the log has its time.
     """
 
     ends: float
+    folder: Path
     on_run: OnRun | None = None
     on_step: OnStep | None = None
     asked: bool = field(default=False, init=False)
+    entry: Entry | None = field(default=None, init=False)
+    logged: float = field(default=0.0, init=False)
+
+    def begin(self, entry: Entry) -> None:
+        """Count the time from now on for this entry."""
+        self.entry, self.logged = entry, time.monotonic()
+
+    def log(self, problem: str | None) -> None:
+        """Append the entry's time since the last line; if that fails, say so, and let the next line have it."""
+        if self.entry is None:
+            return
+        now = time.monotonic()
+        try:
+            _log(self.folder, self.entry, now - self.logged, problem)
+        except OSError as error:
+            checks.warn(f"{files.sentence(error, self.folder / LOG)}; it lacks: {self.entry.title}: {problem}")
+        else:
+            self.logged = now
 
     def before_run(self, label: str, before: int, runs: int) -> None:
         """Stop between runs once the time is over."""
@@ -104,6 +136,8 @@ class Sitting:
         """Wait while a benchmark runs; ask the run to stop once the time is over, as Ctrl-C would."""
         if self.on_step is not None:
             self.on_step(step, steps, loss)
+        if time.monotonic() - self.logged >= LOG_EVERY_S:
+            self.log(STOPPED)  # what the last line says if the process is killed
         handler = signal.getsignal(signal.SIGINT)  # the training puts back the former one when it is asked to stop
         while environment.is_timing() and time.monotonic() < self.ends and signal.getsignal(signal.SIGINT) is handler:
             time.sleep(PAUSE_S)
@@ -119,31 +153,46 @@ def read_queue(path: Path) -> list[Entry]:
         checks.InputError: a line that names no row or recipe, or a recipe without `compare` section; names the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise checks.InputError(f"the queue {path} cannot be read: {checks.why_unread(error)}") from error
     except UnicodeDecodeError as error:
         raise checks.InputError(f"the queue {path} must be text in UTF-8; got {checks.one_line(error)}") from error
-    entries: dict[str, Entry] = {}
+    entries: dict[Path, Entry] = {}
+    seen: set[tuple[str, ...]] = set()
     for number, line in enumerate(lines, 1):
         try:
-            words = shlex.split(line, comments=True)
-            for entry in _entries(words):
-                for other in entries.values():
-                    if other.title != entry.title and other.folder(path) == entry.folder(path):
-                        raise checks.InputError(
-                            f"{entry.title} would share the folder of {other.title}: they differ only in what does not "
-                            "change the training; keep one of them"
-                        )
-                entries.setdefault(entry.title, entry)
-        except (checks.InputError, ValueError) as error:
+            words = tuple(_words(line))
+            for entry in _entries(words) if words not in seen else ():
+                other = entries.setdefault(entry.folder(path), entry)
+                if other.recipe != entry.recipe:
+                    raise checks.InputError(_clash(entry, other))
+            seen.add(words)
+        except checks.InputError as error:
             raise checks.InputError(f"{path}, line {number}: {error}") from error
     if not entries:
         raise checks.InputError(f"the queue {path} names no row; write one per line, such as CM-T2")
     return list(entries.values())
 
 
-def _entries(words: list[str]) -> Iterator[Entry]:
+def _words(line: str) -> list[str]:
+    try:
+        return shlex.split(line, comments=True)
+    except ValueError as error:
+        raise checks.InputError(f"a quote or a backslash ends nothing: {line.strip():.60}") from error
+
+
+def _clash(entry: Entry, other: Entry) -> str:
+    """Why two recipes have one folder."""
+    if entry.name != other.name:
+        return f"{entry.name} and {other.name} are two recipes with the name {entry.recipe.name!r}; rename one"
+    return (
+        f"{entry.title} would share the folder of {other.title}: they differ only in what does not change the "
+        "training; keep one of them"
+    )
+
+
+def _entries(words: Sequence[str]) -> Iterator[Entry]:
     """The recipes that a line names: one, or those of a row."""
     if not words:
         return
@@ -184,20 +233,20 @@ def work(
     checks.integer("threads", threads, low=1)
     entries = read_queue(queue)
     with files.lock(folder, "queue folder", way="give the second queue another --out"):
-        sitting = Sitting(time.monotonic() + 3600 * hours, on_run, on_step)
+        sitting = Sitting(time.monotonic() + 3600 * hours, folder, on_run, on_step)
         for entry in entries:
-            if not _work_on(entry, folder, threads, sitting, store):
+            if not _work_on(entry, threads, sitting, store):
                 break
         return status(entries, folder)
 
 
-def _work_on(entry: Entry, folder: Path, threads: int, sitting: Sitting, store: Callable[[Comparison], object]) -> bool:
+def _work_on(entry: Entry, threads: int, sitting: Sitting, store: Callable[[Comparison], object]) -> bool:
     """Train what a recipe lacks; returns whether there is time left."""
-    where = entry.folder(folder)
-    if _is_measured(entry, where):
+    where = entry.folder(sitting.folder)
+    if _is_measured(entry, where) and _stored(entry, sitting.folder):
         return True
     problem: str | None = STOPPED
-    began = time.monotonic()
+    sitting.begin(entry)
     try:
         problem = "; ".join(missing_inputs(entry.recipe)) or None
         if problem is None:
@@ -213,7 +262,7 @@ def _work_on(entry: Entry, folder: Path, threads: int, sitting: Sitting, store: 
     except Exception as error:  # out of memory, or a defect: the other recipes go on
         problem = f"{type(error).__name__}: {checks.one_line(error):.300}"
     finally:
-        _log(folder, entry, time.monotonic() - began, problem)
+        sitting.log(problem)
     return time.monotonic() < sitting.ends
 
 
@@ -223,11 +272,18 @@ def status(entries: list[Entry], folder: Path) -> list[EntryStatus]:
     found = []
     for entry in entries:
         own = [line for line in lines if line["entry"] == entry.title]
-        done, runs = _ended_runs(entry, entry.folder(folder))
+        where = entry.folder(folder)
+        done, runs = _ended_runs(entry, where)
         problem = own[-1]["problem"] if own else None
-        measured = _is_measured(entry, entry.folder(folder))
-        found.append(EntryStatus(entry, done, runs, measured, sum(line["seconds"] for line in own) / 3600, problem))
+        hours = sum(line["seconds"] for line in own) / 3600
+        found.append(EntryStatus(entry, done, runs, _is_measured(entry, where), hours, problem, files.is_locked(where)))
     return found
+
+
+def _stored(entry: Entry, folder: Path) -> bool:
+    """Whether its last line in the log says that nothing stopped it, so that its table and report were written too."""
+    own = [line for line in _read_log(folder) if line["entry"] == entry.title]
+    return bool(own) and own[-1]["problem"] is None
 
 
 def _is_measured(entry: Entry, where: Path) -> bool:

@@ -52,12 +52,13 @@ def table_rows() -> tuple[TableRow, ...]:
 
 
 def recipes_of_row(row: str) -> list[TableRow]:
-    """The recipes of one row; raises an error that names the nearest id."""
+    """The recipes of one row; raises an error that names the nearest ids and recipes."""
     rows = table_rows()
     matching = [table_row for table_row in rows if table_row.id.lower() == row.lower()]
     if not matching:
         ids = list(dict.fromkeys(table_row.id for table_row in rows))
-        raise checks.InputError(f"there is no row {row!r}{checks.nearest(row.upper(), ids)}; rows: {', '.join(ids)}")
+        near = checks.nearest(row.upper(), ids) or checks.nearest(row, recipes.shipped())
+        raise checks.InputError(f"there is no row, recipe or file {row[:60]!r}{near}; rows: {', '.join(ids)}")
     return matching
 
 

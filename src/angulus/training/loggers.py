@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -48,6 +49,8 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         self.board: Any = SummaryWriter(str(about.folder / "tensorboard"), purge_step=about.resume_step + 1)
+        self.hook = threading.excepthook
+        threading.excepthook = self._quiet
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -57,7 +60,15 @@ class TensorBoard:
         self.board.add_text(what, text, step)
 
     def close(self) -> None:
-        self.board.close()
+        try:
+            self.board.close()
+        finally:
+            threading.excepthook = self.hook
+
+    def _quiet(self, failure: threading.ExceptHookArgs) -> None:
+        """Say nothing of a full disk in TensorBoard's own thread: the next row gets the error, and `Forward` says it."""
+        if not (isinstance(failure.exc_value, OSError) and type(failure.thread).__module__.startswith("tensorboard")):
+            self.hook(failure)
 
 
 class WandB:
