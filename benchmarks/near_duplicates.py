@@ -5,7 +5,7 @@
 float16 vectors of people with 20 images each, of which every hundredth is nearly another's; one thread. A quarter
 of the images, half and all are searched in cells, and `--exact` of them by all pairs. The recall is that of 4,096
 images with all others. The processor seconds of all are compared with what the half foretells by N^1.5; those of 100
-million are foretold in the same way, from all. Memory does not grow so; see docs/cluster.md.
+million are foretold in the same way, from all. Memory follows no such law; see docs/cluster.md.
 
 `--by-visits`: instead, which share of the planted pairs above the threshold would be found by the number of cells that
 are visited, within one set and across two, and the processor seconds of a search of a tenth of the images.

@@ -23,8 +23,10 @@ from angulus.experiments.compare import Cell, Comparison, compare, run_folder, t
 from angulus.experiments.measure import load_test
 from angulus.experiments.run import run
 from angulus.experiments.run_files import read_results
-from angulus.report import tables
+from angulus.models.artifact import load
+from angulus.report import analyses, tables
 from angulus.report.analyses import ANALYSES, write_comparison
+from angulus.report.feature_chart import class_features
 
 GRID = [
     "training.epochs=1",
@@ -460,9 +462,36 @@ def test_the_pictures_are_pngs(grid: Comparison) -> None:
 
 
 def test_features_are_drawn_only_where_all_are_flat(path: str, tmp_path: Path) -> None:
-    variants = "compare.variants={A: {}, B: {backbone.embedding_size: 3}}"
+    variants = "compare.variants={A: {}, B: {backbone.embedding_size: 4}}"
     mixed = compare(path, tmp_path, [variants, "compare.quality_split=null", "compare.seeds=[0]"])
     assert [each.name for each in write_comparison(mixed)] == ["conclusion.png", "norms.png", "best-and-worst.png"]
+
+
+def test_features_in_space_are_those_of_the_people_that_were_trained_on(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, tuple[Any, ...]] = {}
+
+    def draw(name: str, *what: Any) -> Any:
+        drawn[name] = what
+        return class_features(name, *what)
+
+    monkeypatch.setattr(analyses, "class_features", draw)
+    changes = ["compare.variants={A: {}, B: {}}", "compare.quality_split=null", "compare.seeds=[0]", "published=null"]
+    changes += ["backbone.embedding_size=3", "input.flip=concat", "compare.analyses=[training_features]"]
+    found = compare(path, tmp_path, [*changes, "validation={identities: 0.3, fmr: 0.1, pairs: 10}"])
+    written = write_comparison(found)
+    assert {"features.png", "training-features.png"} <= {each.name for each in written}
+    features, labels, names, weights = drawn["B"]
+    model = load(tmp_path / "B/seed-0/model").with_flip("none")
+    assert features.shape == (len(labels), 3)
+    assert len(names) == len(weights) == labels.max() + 1 < 10
+    recipe_of_b = recipe.stored(tmp_path / "B/seed-0/recipe.yaml")
+    images = build.hold_out(recipe_of_b, build.splits(recipe_of_b))[0].train
+    assert len(images) == len(labels)  # fewer than are drawn at most
+    expected = [model.backbone(model.preprocessing(image[None])).detach().numpy()[0] for image in images.pixels[:5]]
+    assert features[:5] == pytest.approx(np.stack(expected), abs=1e-4)
+    assert labels.tolist() == images.labels.tolist()
 
 
 def test_the_terminal_shows_whole_numbers_in_80_columns(grid: Comparison, capsys: pytest.CaptureFixture[str]) -> None:

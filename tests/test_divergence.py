@@ -23,12 +23,8 @@ def sentence(
     wrong = np.zeros(600) if one_class else (LABELS + 1) % 10
     predictions = np.where(np.arange(600) % 100 < round(100 * share), LABELS, wrong)
     progress = Progress(step=step, first_loss=first, last_epoch_loss=last, first_norm=norms[0])
-    norms_after = np.full(len(LABELS), norms[1])
-    return diagnose(
-        progress,
-        {"norms": norms_after, "labels": LABELS, "predictions": predictions},
-        Training(optimizer=SGD(lr=100.0)),
-    )
+    test = {"norms": np.full(len(LABELS), norms[1]), "labels": LABELS, "predictions": predictions}
+    return diagnose(progress, test, 100.0, Training(optimizer=SGD(lr=100.0)).steadier())
 
 
 @pytest.mark.parametrize(
@@ -65,8 +61,9 @@ def test_a_run_that_diverged_is_named_with_its_signs_and_the_way_out(run: Any, s
     ],
 )
 def test_no_way_out_is_named_that_the_recipe_takes_already(settings: Training, ways: str) -> None:
-    assert settings.steadier.startswith(ways)
-    assert ("clip" in settings.steadier, "warm" in settings.steadier) == ("clip" in ways, "schedule" in ways)
+    assert settings.steadier().startswith(ways)
+    assert ("clip" in settings.steadier(), "warm" in settings.steadier()) == ("clip" in ways, "schedule" in ways)
+    assert "clip" not in settings.steadier(clip=False)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import posixpath
 import re
 import sys
+import threading
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -17,6 +19,7 @@ import tiny
 from angulus.core.checks import InputError
 from angulus.experiments.recipe import Recipe
 from angulus.experiments.run import run
+from angulus.training import loggers
 from angulus.training.callbacks import Callback, Record
 from angulus.training.loggers import LOGGERS, chosen
 
@@ -189,6 +192,27 @@ def test_a_logger_that_fails_is_left_out_with_one_warning(monkeypatch: pytest.Mo
     assert len([each for each in caught if "no longer" in str(each.message)]) == 1
     assert list(fake.runs[0].rows) == [2]
     assert list(rows(tmp_path)) == [2, 4, 6, 8, 10]
+
+
+def test_tensorboard_on_a_full_disk_is_left_out_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(thread: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    told: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+    monkeypatch.setattr("tensorboard.summary.writer.event_file_writer._AsyncWriterThread._run", full)
+    loggers._hush_thread.cache_clear()
+    with pytest.warns(UserWarning, match="tensorboard no longer gets this training's rows .*No space left on device"):
+        run(logged_recipe("tensorboard"), tmp_path, splits=tiny.splits())
+    assert list(rows(tmp_path)) == [2, 4, 6, 8, 10]
+    assert told == []
+    other = threading.Thread(target=full, args=(None,))
+    other.start()
+    other.join()
+    assert len(told) == 1
+    loggers._hush_thread.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from angulus.training.settings import Training
 from angulus.training.state import Progress
 
 FALLEN = 0.95  # a last loss above this share of the first has not fallen
@@ -17,7 +16,7 @@ ONE_CLASS = 0.99  # a share of the predictions
 FEW = 10  # steps; after fewer a model may guess without a fault
 
 
-def diagnose(progress: Progress, test: Mapping[str, NDArray[Any]], settings: Training) -> str | None:
+def diagnose(progress: Progress, test: Mapping[str, NDArray[Any]], lr: float, steadier: str) -> str | None:
     """What is wrong with an ended run, or None.
 
     An exploded norm is a sign by itself, because losses of the angle alone stay small. A loss that did not fall is not:
@@ -28,7 +27,8 @@ def diagnose(progress: Progress, test: Mapping[str, NDArray[Any]], settings: Tra
     Args:
         progress: at the end.
         test: norms, labels and predictions of the test images.
-        settings: which it was trained with.
+        lr: training.optimizer.lr.
+        steadier: the ways out, see `Job.steadier`.
     """
     norm, labels, predictions = float(test["norms"].mean()), test["labels"], test["predictions"]
     first, last = progress.first_loss, progress.last_epoch_loss
@@ -47,14 +47,13 @@ def diagnose(progress: Progress, test: Mapping[str, NDArray[Any]], settings: Tra
         moved = f"the loss went from {first:.3g} to {last:.3g}"
         return (
             f"The training diverged: {', '.join([moved, *signs[:-1]])} and {signs[-1]}. The likely cause is a learning "
-            f"rate that is too high: {settings.steadier}."
+            f"rate that is too high: {steadier}."
         )
     if at_chance and share <= 0.5 and _largest_share(predictions) >= ONE_CLASS and last >= FALLEN * guessing:
         return (
             f"The model collapsed: nearly all test images are given one class, and the loss of {last:.3g} is no better "
             f"than that of guessing ({guessing:.3g}). The likely cause is a margin or a scale that is too large, or a "
-            "learning rate that is too high: lower the objective's margin, or training.optimizer.lr (it was "
-            f"{settings.optimizer.lr:g})."
+            f"learning rate that is too high: lower the objective's margin, or training.optimizer.lr (it was {lr:g})."
         )
     return None
 

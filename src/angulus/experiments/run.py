@@ -142,7 +142,7 @@ def run(
             results["left_out"] = {"images": len(left_out), "list": LEFT_OUT}
         if progress.findings:
             results[FINDINGS] = progress.findings
-        if sentence := diagnose(progress, load_test(folder), recipe.training):
+        if sentence := diagnose(progress, load_test(folder), recipe.training.optimizer.lr, job.steadier):
             results[DIVERGED] = sentence
         if snapshots:
             results["snapshots"] = {"steps": list(snapshots), "mean": mean(others)}

@@ -26,7 +26,8 @@ class ClassSampling:
         rate: share of the classes, in (0, 1].
         corrected: False sums over the sampled classes, as the paper does, which makes the sum of the negatives smaller.
             True weights each class by the inverse of its probability to be drawn, so that Σ_{j≠y} e^{z_j} is unbiased
-            (its logarithm is not); not for IAM, whose own sums would stay uncorrected.
+            (its logarithm is not); not for IAM or C-triplet of the hardest class, whose
+            own sums would stay uncorrected.
 
     Source: An et al. 2021, Partial FC, Sec. 3.3; the correction is Horvitz and Thompson's (1952).
     """

@@ -147,17 +147,18 @@ class CTriplet(Penalty):
 
     With `"hardest"`, min_{j≠y} ‖x̂ − ŵ_j‖² is 2 − 2/k · log Σ_{j≠y} e^{k cos θ_j} at a k that grows with the precision:
     2^15 in float32, 2^34 in float64. The largest cosine is exact up to log(n)/k where n classes tie, and these share
-    the gradient; in float32 so do classes within about 1e-4 of it.
+    the gradient; in float32 so do classes within about 1e-4 of it. Products in bfloat16 round cosines more than that.
 
     Args:
         m: margin on squared distances of unit vectors, in (0, 4]; 0.8 in the paper.
         classes: `"sum"` over j, `"mean"` over the C − 1 of them, or `"hardest"`: the nearest of them alone, which with
             class sampling is the nearest one drawn.
         center: None; `"additive"`: ‖x̂ − ŵ_y‖² is added once per sample; `"gated"`: it replaces every hinge that is
-            zero, so that every pair pulls (the paper's words for C-triplet + center). `"hardest"` has one hinge.
+            zero, so that every pair pulls (the paper's words for C-triplet + center). With `"hardest"` a sample has one
+            hinge, and `"gated"` is the released layer's rule: the pull to the own class has weight 1 in any case.
 
-    Source: NF Eq. 11, Sec. 5.2. Differs: the paper states no reduction over the classes; the authors' released settings
-    take the hardest class alone and add the own-class term once per sample.
+    Source: NF Eq. 11, Sec. 5.2; `"hardest"` from the settings that its authors released. Differs: the paper states no
+    reduction over the classes.
     """
 
     m: float = 0.8
@@ -199,7 +200,7 @@ class CTriplet(Penalty):
 @dataclass(frozen=True)
 class _BoundCTriplet:
     spec: CTriplet
-    others: int  # hinges of a row
+    hinges: int  # of a row
 
     def ask(self, rows: Rows) -> Ask:
         if self.spec.classes == "hardest":
@@ -214,8 +215,8 @@ class _BoundCTriplet:
         else:
             hinge, active = answer
         if self.spec.center == "gated":
-            hinge = hinge + (self.others - active) * own
-        value: Tensor = hinge / self.others if self.spec.classes == "mean" else hinge
+            hinge = hinge + (self.hinges - active) * own
+        value: Tensor = hinge / self.hinges if self.spec.classes == "mean" else hinge
         return value + own if self.spec.center == "additive" else value
 
 

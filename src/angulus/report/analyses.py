@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from angulus.core import files
+from angulus.data.sets.images import Splits
 from angulus.evaluation.metrics import image_quality
 from angulus.evaluation.protocols import scored
 from angulus.evaluation.protocols.classification import Predictions
@@ -47,10 +48,10 @@ def write_comparison(comparison: Comparison) -> list[Path]:
 
 
 def _write_plots(comparison: Comparison) -> list[Path]:
-    recipe, grid, folder = comparison.recipe, section(comparison.recipe), comparison.folder / "plots"
+    grid, folder = section(comparison.recipe), comparison.folder / "plots"
     folders, tests = _folders(comparison), _tests(comparison)
     splitter = grid.quality_split or next(iter(grid.grid))
-    images = build.splits(recipes.stored(folders[splitter] / RECIPE) if grid.folds else recipe).test
+    images = _images(folders[splitter]).test
     files.make_folder(folder)
     written = []
     if (dots := comparison_dots(comparison)) is not None:
@@ -99,6 +100,12 @@ def _folders(comparison: Comparison) -> dict[str, Path]:
     return {name: model_folder(comparison.folder, grid, name) for name in grid.grid}
 
 
+def _images(folder: Path) -> Splits:
+    """What the run in a folder trained and tested on."""
+    recipe = recipes.stored(folder / RECIPE)
+    return build.hold_out(recipe, build.splits(recipe))[0]
+
+
 def _class_weights(folder: Path) -> np.ndarray:
     return class_rows(load_checkpoint(folder / CHECKPOINT), folder)["weight"].float().numpy()
 
@@ -130,16 +137,15 @@ def _per_class(comparison: Comparison) -> Iterator[tuple[str, Chart]]:
 
 
 def _image_norms(comparison: Comparison) -> Iterator[tuple[str, str]]:
-    recipe, grid = comparison.recipe, section(comparison.recipe)
-    images, fraction = build.splits(recipe).test, recipe.evaluation.low_fraction
-    ink = np.empty(len(images))
-    for rows in np.array_split(np.arange(len(images)), 1 + len(images) // 1000):
-        ink[rows] = images.pixels[torch.from_numpy(rows)].double().flatten(1).norm(dim=1).numpy()
-    low = image_quality.low_quality(ink, fraction)
-    body = []
+    grid, fraction = section(comparison.recipe), comparison.recipe.evaluation.low_fraction
+    low, body = np.empty(0, bool), []
     for name in grid.grid:
         by_seed = []
-        for test in (load_test(run_folder(comparison.folder, name, seed)) for seed in grid.seeds):
+        for folder in (run_folder(comparison.folder, name, seed) for seed in grid.seeds):
+            test, images = load_test(folder), _images(folder).test
+            parts = torch.split(torch.arange(len(images)), 1000)
+            ink = np.concatenate([images.pixels[rows].double().flatten(1).norm(dim=1).numpy() for rows in parts])
+            low = image_quality.low_quality(ink, fraction)
             right = test["labels"] == test["predictions"]
             shares = [
                 100 * np.sum(~right[group]) / np.sum(~right) if not right.all() else float("nan")
@@ -288,8 +294,9 @@ def _training_features(comparison: Comparison) -> Iterator[tuple[str, Panels]]:
     for name, folder in _folders(comparison).items():
         if load_test(folder)["features"].shape[1] not in DRAWN:
             continue
-        model, images = artifact.load(folder / MODEL), build.splits(recipes.stored(folder / RECIPE)).train
-        rows = torch.linspace(0, len(images) - 1, min(len(images), SHOWN_IMAGES)).round().long()
+        model, images = artifact.load(folder / MODEL).with_flip("none"), _images(folder).train
+        shown = np.linspace(0, len(images) - 1, min(len(images), SHOWN_IMAGES))
+        rows = torch.from_numpy(shown.round().astype(np.int64))
         features = torch.cat([model.embed(images.pixels[part]) for part in torch.split(rows, 500)])
         labels = images.labels[rows].numpy()
         points.append(class_features(name, features.numpy(), labels, images.class_names, _class_weights(folder)))

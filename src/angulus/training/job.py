@@ -44,6 +44,11 @@ class Job:
     def __post_init__(self) -> None:
         finetune.prepare(self.backbone, self.settings)
 
+    @property
+    def steadier(self) -> str:
+        """What would make it steadier if it diverged."""
+        return self.settings.steadier(clip=self.head.sampling is None and not self.update_in_backward)
+
 
 def place_on_device(job: Job) -> nn.Module:
     """Move backbone and head to their device; returns the (compiled, distributed) network to call for the backbone."""

@@ -4,6 +4,7 @@ Each writes below the run's folder; nothing leaves the machine unless the user's
 """
 
 import contextlib
+import functools
 import importlib.util
 import os
 import re
@@ -48,9 +49,8 @@ class TensorBoard:
         _load("tensorboard")
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
+        _hush_thread()
         self.board: Any = SummaryWriter(str(about.folder / "tensorboard"), purge_step=about.resume_step + 1)
-        self.hook = threading.excepthook
-        threading.excepthook = self._quiet
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -60,15 +60,19 @@ class TensorBoard:
         self.board.add_text(what, text, step)
 
     def close(self) -> None:
-        try:
-            self.board.close()
-        finally:
-            threading.excepthook = self.hook
+        self.board.close()
 
-    def _quiet(self, failure: threading.ExceptHookArgs) -> None:
-        """Say nothing of a full disk in TensorBoard's own thread: the next row gets the error, and `Forward` says it."""
+
+@functools.cache
+def _hush_thread() -> None:
+    """Keep TensorBoard's own thread quiet about a full disk: the next row gets the error, and `Forward` says it."""
+    before = threading.excepthook
+
+    def hook(failure: threading.ExceptHookArgs) -> None:
         if not (isinstance(failure.exc_value, OSError) and type(failure.thread).__module__.startswith("tensorboard")):
-            self.hook(failure)
+            before(failure)
+
+    threading.excepthook = hook
 
 
 class WandB:

@@ -266,7 +266,7 @@ def checked_loss(job: Job, features: Tensor, labels: Tensor, step: int, folder: 
             path = folder / CHECKPOINT
             state = f"the last good checkpoint is {path}" if path.exists() else "no checkpoint was written yet"
             kind = TrainingStopped if type(error) is checks.InputError else type(error)  # of several ranks: who failed
-            raise kind(f"training stopped at step {step}: {error}; {state}; {job.settings.steadier}") from error
+            raise kind(f"training stopped at step {step}: {error}; {state}; {job.steadier}") from error
     return loss
 
 

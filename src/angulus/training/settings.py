@@ -311,15 +311,17 @@ class Training:
                     f"training.shard_backbone cannot be combined with training.{key}; set one of them to false"
                 )
 
-    @property
-    def steadier(self) -> str:
+    def steadier(self, *, clip: bool = True) -> str:
         """What would make a training that diverged steadier, beyond what these settings do already.
 
-        >>> Training(clip_norm=5.0).steadier
+        Args:
+            clip: whether the gradient may be clipped, which class sampling and `update_in_backward` exclude.
+
+        >>> Training(clip_norm=5.0).steadier()
         'lower training.optimizer.lr (it was 0.1) or start with training.schedule.warmup_epochs'
         """
         ways = [f"lower training.optimizer.lr (it was {self.optimizer.lr:g})"]
-        if self.clip_norm is None:
+        if clip and self.clip_norm is None:
             ways.append("set training.clip_norm")
         if getattr(self.schedule, "warmup_epochs", None) == 0:
             ways.append("start with training.schedule.warmup_epochs")

@@ -250,7 +250,7 @@ def _refuse_broken_parameters(job: Job, step: int) -> None:
         if not bool(torch.isfinite(own_part(value)).all()):
             raise checks.InputError(
                 f"training stopped at step {step}: {name} is no longer finite; the previous checkpoint is kept; "
-                f"{job.settings.steadier}"
+                f"{job.steadier}"
             )
 
 
