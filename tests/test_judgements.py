@@ -52,7 +52,10 @@ def test_the_interval_decides(recipe: Recipe, claim: Claim, differences: list[fl
     verdict = judge(claim, columns, recipe.published)
     assert verdict.word == word
     assert verdict.paper == pytest.approx(99.42 - 99.24)  # IAM Table 2
-    if verdict.here is not None and not verdict.here.no_interval:
+    assert verdict.here is not None
+    if len(differences) == 1:
+        assert (verdict.here.mean, verdict.here.no_interval) == (pytest.approx(differences[0]), "one seed")
+    if not verdict.here.no_interval:
         interval = stats.t.interval(0.95, len(base) - 1, sum(differences) / len(base), stats.sem(differences))
         assert (verdict.here.low, verdict.here.high) == pytest.approx(interval, abs=1e-9)
         assert verdict.excludes_paper == (not interval[0] <= 0.18 <= interval[1])

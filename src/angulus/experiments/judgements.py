@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 from angulus.evaluation.metrics.intervals import Difference, paired_difference
 from angulus.experiments.claims import Claim, Published
 
+ONE_SEED = "one seed"  # why a difference has no interval
 Word = Literal["holds", "does not hold", "undecided", "not measured"]
 
 
@@ -20,7 +22,7 @@ class Judgement:
         claim: the paper's.
         word: the verdict at the 95 % level.
         paper: the paper's difference, where it prints both numbers.
-        here: ours, paired by seed, with its interval; None if fewer than two seeds were measured.
+        here: ours, paired by seed, with its interval if there are two seeds or more; None if nothing was measured.
     """
 
     claim: Claim
@@ -58,7 +60,8 @@ def judge(
     if first is None or second is None:
         return Judgement(claim, "not measured", paper)
     if len(first) < 2:
-        return Judgement(claim, "undecided", paper)
+        here = Difference(first[0] - second[0], math.nan, math.nan, no_interval=ONE_SEED)
+        return Judgement(claim, "undecided", paper, here)
     here = paired_difference([one - two for one, two in zip(first, second, strict=True)])
     return Judgement(claim, _word(here, claim.within), paper, here)
 

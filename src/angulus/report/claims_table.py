@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from angulus.core.wording import plural
 from angulus.experiments import recipe as recipes
 from angulus.experiments.compare import section
-from angulus.experiments.judgements import Judgement, judge
+from angulus.experiments.judgements import ONE_SEED, Judgement, judge
 from angulus.experiments.recipe import Recipe
 from angulus.experiments.reproduce import MeasuredRecipe, why_not_run
 from angulus.report.tables import NO_SPREAD, NONE, markdown_table
@@ -42,7 +42,7 @@ def _cells(judgement: Judgement) -> list[str]:
     if here is None:
         shown = NONE
     elif here.no_interval:
-        shown = f"{here.mean:+.2f}, {NO_SPREAD}"
+        shown = f"{here.mean:+.2f}, {ONE_SEED if here.no_interval == ONE_SEED else NO_SPREAD}"
     else:
         shown = f"{here.mean:+.2f} [{here.low:+.2f}, {here.high:+.2f}]"
     says = claim.says if claim.within is None else f"{claim.says} (within ± {claim.within:g})"

@@ -8,7 +8,7 @@ from typing import Literal
 from angulus.evaluation.metrics.intervals import Difference, paired_difference
 from angulus.experiments.claims import accuracy_title
 from angulus.experiments.compare import Cell, Comparison, VariantRow, section
-from angulus.experiments.judgements import judge
+from angulus.experiments.judgements import ONE_SEED, judge
 
 HIGHER_IS_BETTER = ("accuracy", "TAR", "TPIR", "DIR", "rank", "CPM", "AUC", "sensitivity")  # numbers begin with
 LEAST_IMAGES = 30  # of low quality, for a sentence about them
@@ -150,7 +150,7 @@ def _differences(ranking: Ranking) -> list[str]:
 
 def _range(difference: Difference) -> str:
     if not difference.high > difference.low:
-        return f"{difference.mean:+.2f} with every seed"
+        return f"{difference.mean:+.2f} with {ONE_SEED if difference.no_interval == ONE_SEED else 'every seed'}"
     return f"{difference.mean:+.2f}, {difference.low:+.2f} to {difference.high:+.2f}"
 
 

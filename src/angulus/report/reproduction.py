@@ -66,7 +66,8 @@ def _summary(row: TableRow, measured: MeasuredRecipe | None) -> list[str]:
     if title is not None:
         here = {name: cell(Cell(columns[title]), 2) for name, columns in measured.columns.items() if title in columns}
     time = f"{measured.seconds:,.0f} s"
-    return [*line, _few(published), _few(here), measured.device, time, str(measured.seeds), _differs(recipe, measured)]
+    shown = _few(here) if title is not None else "see [results](results.md)"
+    return [*line, _few(published), shown, measured.device, time, str(measured.seeds), _differs(recipe, measured)]
 
 
 def _few(numbers: Mapping[str, str]) -> str:
