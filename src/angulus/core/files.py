@@ -185,7 +185,7 @@ def is_locked(folder: Path) -> bool:
         guard.acquire(timeout=0)
     except filelock.Timeout:
         return True
-    except OSError:  # not ours to write: nobody whom we could disturb
+    except OSError:  # not ours to write
         return False
     guard.release()
     return False
