@@ -200,17 +200,22 @@ def test_moved_is_what_arrays_do() -> None:
     assert moved(pixels[..., :5], degrees=90).shape == (2, 3, 7, 5)
 
 
+def same(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Equal up to rounding: the layout of the pixels may choose other kernels, by the processor."""
+    return torch.allclose(first, second, rtol=1e-5, atol=1e-5)
+
+
 def test_features_without_a_trial_are_the_models_own(model: Path) -> None:
     loaded = angulus.load(model)
     pixels, _ = pictures(1, seed=2)
-    assert torch.equal(features(loaded, pixels), loaded.embed(pixels))
+    assert same(features(loaded, pixels), loaded.embed(pixels))
     every = {each.name: each for each in changes_for(loaded)}
     swapped, raw = every["red and blue swapped"], every["pixels as x as it is, so 0 to 255"]
-    assert torch.equal(features(loaded, pixels, swapped), loaded.embed(pixels.flip(1)))
-    assert torch.equal(features(loaded, pixels, raw), loaded.backbone(pixels.float()).detach())
+    assert same(features(loaded, pixels, swapped), loaded.embed(pixels.flip(1)))
+    assert same(features(loaded, pixels, raw), loaded.backbone(pixels.float()).detach())
     both = combine(swapped, raw)
-    assert torch.equal(features(loaded, pixels, both), loaded.backbone(pixels.flip(1).float()).detach())
-    assert torch.equal(features(loaded, pixels, combine(raw, swapped)), features(loaded, pixels, both))
+    assert same(features(loaded, pixels, both), loaded.backbone(pixels.flip(1).float()).detach())
+    assert same(features(loaded, pixels, combine(raw, swapped)), features(loaded, pixels, both))
     imagenet = features(loaded, pixels, every["pixels by ImageNet's mean and deviation"])
     mean, deviation = np.array([0.485, 0.456, 0.406]) * 255, np.array([0.229, 0.224, 0.225]) * 255
     scaled = (pixels.numpy().transpose(0, 2, 3, 1) - mean) / deviation

@@ -263,7 +263,7 @@ def test_int8_is_a_quarter_of_the_size_and_reports_what_it_loses(folder: Path) -
     pairs = read_pairs(folder / "pairs.txt")
     model = angulus.load(folder / "model")
     found = export(model, folder / "i.onnx", precision="int8", images=folder / "images", pairs=pairs)
-    assert 1e-4 < found.feature_error < 0.1
+    assert 1e-4 < found.feature_error < 0.3  # the most without VNNI, where int8 sums saturate at 16 bits
     assert found.pairs is not None and found.pairs.difference is not None
     before, after = found.pairs.own["AUC"], found.pairs.other["AUC"]
     assert 0.9 < before <= 1 and abs(before - after) < 0.05
