@@ -179,11 +179,11 @@ def test_what_was_measured_but_not_written_out_is_written_by_the_next_sitting(ro
         raise OSError(errno.ENOSPC, "No space left on device", "table.md")
 
     (failed,) = queue.work(rows, tmp_path / "runs", hours=1, store=full)
-    assert failed.problem is not None
-    assert "No space left" in failed.problem
+    assert failed.failed
+    assert "No space left" in failed.state
     stored: list[Any] = []
     (measured,) = queue.work(rows, tmp_path / "runs", hours=1, store=stored.append)
-    assert measured.state == "measured"
+    assert measured.state == "measured" and not measured.failed
     assert len(stored) == 1
 
 

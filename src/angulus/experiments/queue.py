@@ -75,15 +75,15 @@ class EntryStatus:
 
     @property
     def failed(self) -> bool:
-        """Whether something other than the end of the time stopped it."""
-        return not self.measured and self.problem not in (None, STOPPED)
+        """Whether something other than the end of the time stopped it, if only its table from being written."""
+        return self.problem not in (None, STOPPED)
 
     @property
     def state(self) -> str:
         """In one word or sentence."""
         if self.running:
             return "running"
-        if self.measured:
+        if self.measured and not self.failed:
             return "measured"
         return self.problem or ("started" if self.done or self.hours else "waiting")
 
