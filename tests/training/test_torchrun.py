@@ -166,7 +166,7 @@ for _ in range(3):
 args = angulus.TrainingArguments(epochs=1, batch_size=301, device="cpu", loggers=[])
 trainer = angulus.Trainer("small", "normface", tiny.splits(), args, embedding_size=4, out="run", progress=False)
 first, second = (trainer.train(resume=again).metrics["accuracy"] for again in (False, True))
-sys.stdout.write(f"rank {os.environ['RANK']}: {first} {second}\n")  # at once: lines of several processes may mix
+sys.stdout.write(f"rank {os.environ['RANK']}: {first} {second}\\n")  # at once: lines of processes may mix
 sys.stdout.flush()
 sys.path.insert(0, sys.argv[1])
 runpy.run_path(sys.argv[1] + "/ddp.py")  # a loop of the user's own, in the same processes
